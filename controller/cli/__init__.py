@@ -1,0 +1,47 @@
+"""The command line: one module per command, each a thin edge over its room.
+
+A user's mistake is one line on stderr and exit code 2; never a traceback.
+"""
+
+import importlib
+import sys
+
+import typer
+
+from profiler.errors import WhaleFluxError
+
+COMMANDS = ("up", "operator", "plan", "bench", "emulate", "crds")
+"""Each names a module `controller.cli.NAME` that offers a function NAME."""
+
+USAGE_ERROR = 2
+
+
+def build_app(only: str | None = None) -> typer.Typer:
+    """Make the application; `only` loads a single command, so that it starts fast."""
+    app = typer.Typer(
+        name="whaleflux",
+        help="A control plane for LLM serving: profile, plan, scale, protect.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    app.callback()(_root)
+    for name in (only,) if only else COMMANDS:
+        module = importlib.import_module(f"controller.cli.{name}")
+        settings = getattr(module, "CONTEXT_SETTINGS", None)
+        app.command(name, context_settings=settings)(getattr(module, name))
+    return app
+
+
+def _root() -> None:
+    """Keep sub-command style even when a single command is loaded."""
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    asked = sys.argv[1] if len(sys.argv) > 1 else None
+    try:
+        build_app(asked if asked in COMMANDS else None)()
+    except WhaleFluxError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(USAGE_ERROR) from None
