@@ -1,1 +1,32 @@
-"""monitor"""
+"""What the fleet is doing: signals of any engine, their rates, and how well they are met.
+
+Other rooms import from here only. Nothing in this room decides: a missing or stale signal is
+reported as such, and the decision to hold is the controller's.
+"""
+
+from monitor.exposition import Exposition, Sample, read_exposition
+from monitor.histogram import Histogram
+from monitor.rates import Rates, rates, restarted
+from monitor.signals import EngineSignals, Freshness, NotAnEngine, Reading, read_signals
+from monitor.slo import Attainment, attainment, merge
+from monitor.sources.scrape import scrape, scrape_all
+
+__all__ = [
+    "Attainment",
+    "EngineSignals",
+    "Exposition",
+    "Freshness",
+    "Histogram",
+    "NotAnEngine",
+    "Rates",
+    "Reading",
+    "Sample",
+    "attainment",
+    "merge",
+    "rates",
+    "read_exposition",
+    "read_signals",
+    "restarted",
+    "scrape",
+    "scrape_all",
+]

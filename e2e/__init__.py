@@ -1,0 +1,1 @@
+"""End-to-end tests: WhaleFlux against a real Kubernetes on one machine."""

@@ -1,0 +1,1 @@
+"""Where signals come from; each source answers with a `monitor.signals.Reading`."""
