@@ -6,7 +6,7 @@ reported as such, and the decision to hold is the controller's.
 
 from monitor.exposition import Exposition, Sample, read_exposition
 from monitor.histogram import Histogram
-from monitor.rates import Rates, rates, restarted
+from monitor.rates import Rates, rates_between, restarted
 from monitor.signals import EngineSignals, Freshness, NotAnEngine, Reading, read_signals
 from monitor.slo import Attainment, attainment, merge
 from monitor.sources.scrape import scrape, scrape_all
@@ -23,7 +23,7 @@ __all__ = [
     "Sample",
     "attainment",
     "merge",
-    "rates",
+    "rates_between",
     "read_exposition",
     "read_signals",
     "restarted",

@@ -45,7 +45,7 @@ COUNTERS = (
 """Fields of `EngineSignals` that only grow."""
 
 
-def rates(before: Reading, after: Reading) -> Rates:
+def rates_between(before: Reading, after: Reading) -> Rates:
     """Compare two readings of one replica; all None when they cannot be compared."""
     then, now = before.signals, after.signals
     if then is None or now is None or before.at_s is None or after.at_s is None:
@@ -80,7 +80,7 @@ def restarted(before: EngineSignals, after: EngineSignals) -> bool:
 
 
 def _arrived(then: EngineSignals, now: EngineSignals, finished: float | None) -> float | None:
-    """Requests that came; gauges and counters of a page may be a step apart, hence no less than 0."""
+    """Requests that came; not below 0, as a page's gauges and counters may be a step apart."""
     held = _sum((then.running, then.waiting))
     holds = _sum((now.running, now.waiting))
     if finished is None or held is None or holds is None:

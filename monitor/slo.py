@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from monitor.histogram import Histogram
+from monitor.rates import restarted
 from monitor.signals import EngineSignals
 from profiler.slo import Slo
 
@@ -24,6 +25,11 @@ class Attainment:
     e2e_ratio: float | None = None
     window_s: float | None = None
     """The time between the two pages; None when it was not given."""
+
+    def __post_init__(self) -> None:
+        """Reject what judges nothing; that is None, not an attainment."""
+        if not self.requests > 0 or self.ttft_ratio is self.itl_ratio is self.e2e_ratio is None:
+            raise ValueError("an attainment needs a request and a share")
 
     @property
     def ratio(self) -> float:
@@ -49,7 +55,11 @@ def attainment(
         if bound_s is not None
     ]
     requests = _requests(before, after)
-    if requests is None or any(added is None for _, _, added in bounded):
+    if (
+        requests is None
+        or restarted(before, after)
+        or any(added is None for _, _, added in bounded)
+    ):
         return None
     shares = {n: added.share_within(bound_s) for n, bound_s, added in bounded if added is not None}
     if all(share is None for share in shares.values()):

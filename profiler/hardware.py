@@ -120,6 +120,8 @@ def find_gpu(name: str) -> Gpu:
     for gpu in GPUS.values():
         if folded in (gpu.name.lower(), gpu.product.lower()):
             return gpu
-    near = difflib.get_close_matches(folded, [known.lower() for known in GPUS], n=1, cutoff=0.5)
-    hint = next((f"; did you mean {known}?" for known in GPUS if known.lower() in near), "")
+    near = [known for known in GPUS if known.lower().startswith(folded)] or [
+        known for known in GPUS if difflib.get_close_matches(folded, [known.lower()], cutoff=0.6)
+    ]
+    hint = f"; did you mean {' or '.join(near)}?" if folded and near else ""
     raise Refused(f"gpu: unknown type {name!r}{hint} (known: {', '.join(GPUS)})")

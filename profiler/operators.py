@@ -17,10 +17,10 @@ from profiler.scheduler import Shape
 class Efficiency:
     """Share of the data sheet that kernels reach, 0 to 1, and the fixed costs around them."""
 
-    compute: float = 0.65
-    weights: float = 0.83
+    compute: float = 0.72
+    weights: float = 0.90
     prefill_attention: float = 0.45
-    kv: float = 0.70
+    kv: float = 0.80
     mixed_kv_ratio: float = 1.5
     step_s: float = 1.5e-3
     layer_s: float = 5e-6

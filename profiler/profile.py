@@ -255,10 +255,11 @@ def read_profile(path: str | Path) -> EngineProfile:
         raise Refused(f"profile: {path}: {first_fault(error, 'spec')}") from error
 
 
-def first_fault(error: ValidationError, root: str) -> str:
+def first_fault(error: ValidationError, root: str = "") -> str:
     """One line for the first fault of a document: the field's path and what is wrong."""
     faults = error.errors(include_url=False, include_context=False)
-    place = ".".join([root, *(str(part) for part in faults[0]["loc"])])
+    parts = [root] if root else []
+    place = ".".join([*parts, *(str(part) for part in faults[0]["loc"])]) or "document"
     message = re.sub(r"^Value error, ", "", str(faults[0]["msg"]))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"{place}: {message}{more}"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
 Json = dict[str, Any]
 

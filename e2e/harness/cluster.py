@@ -8,14 +8,13 @@ thread, since the servers end with the thread that started them.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,6 +22,12 @@ from . import build, credentials
 from .node import Node
 from .processes import free_port, start_server, stop_server
 from .wait import NotInTime, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+Json = dict[str, Any]
 
 SERVERS = ("etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl")
 STAGES = build.MODULES / "kwok" / "stages.yaml"
@@ -108,7 +113,7 @@ class Cluster:
             node.stop(kill=True)
         self.nodes.clear()
         for name in reversed(list(self._servers)):
-            stop_server(self._servers.pop(name))
+            stop_server(self._servers.pop(name), grace_s=0)
         if not os.environ.get("E2E_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -136,7 +141,8 @@ class Cluster:
 
     def stop_apiserver(self, *, kill: bool = False) -> None:
         """Take the API server away, gracefully or (`kill`) as a crash would."""
-        stop_server(self._servers.pop("kube-apiserver"), grace_s=0 if kill else 10)
+        # Left alone it waits a minute for watches that clients hold open.
+        stop_server(self._servers.pop("kube-apiserver"), grace_s=0 if kill else 2)
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         """Run kubectl as cluster administrator; return its standard output."""
@@ -156,11 +162,23 @@ class Cluster:
             env={**os.environ, **home},
             capture_output=True,
             text=True,
+            check=False,
         )
         if done.returncode != 0:
             asked = " ".join((name, *arguments))
             raise CommandFailed(f"{asked} (exit {done.returncode}): {done.stderr.strip()}")
         return done.stdout
+
+    def apply(self, namespace: str, *documents: Json) -> None:
+        """Apply objects as cluster administrator, in order."""
+        text = yaml.safe_dump_all(documents)
+        self.kubectl("apply", "-n", namespace, "-f", "-", input=text)
+
+    def items(self, kind: str, namespace: str, selector: str = "") -> list[Json]:
+        """The objects of a kind in a namespace, for example `items("pods", "default")`."""
+        listed = self.kubectl("get", kind, "-n", namespace, "-l", selector, "-o", "json")
+        found: list[Json] = json.loads(listed)["items"]
+        return found
 
     def kubeconfig_for(self, namespace: str, service_account: str) -> Path:
         """A kubeconfig that acts as a service account, for a day."""

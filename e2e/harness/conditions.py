@@ -5,10 +5,12 @@ Called by `pod` for each status it writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .container import Container, now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Json = dict[str, Any]
 
@@ -28,9 +30,16 @@ def phase(pod: Json, inits: Sequence[Container], mains: Sequence[Container]) -> 
 def initialized(inits: Sequence[Container]) -> bool:
     """Whether all init containers are through, sidecars at least started."""
     return all(
-        each.started or each.restarts > 0 if each.policy == "Always" else each.exit_code == 0
+        each.has_started.is_set() if each.policy == "Always" else each.exit_code == 0
         for each in inits
     )
+
+
+def agree(pod: Json, sent: Json) -> bool:
+    """Whether the pod's object says of readiness what was sent last."""
+    said = {each["type"]: each["status"] for each in pod["status"].get("conditions", ())}
+    ours = {each["type"]: each["status"] for each in sent.get("conditions", ())}
+    return all(said.get(kind) == ours.get(kind) for kind in ("Ready", "ContainersReady"))
 
 
 class Conditions:
@@ -47,7 +56,9 @@ class Conditions:
         gates = _closed_gates(pod)
         why = {"reason": "PodCompleted"} if ended else idle
         self._put("PodReadyToStartContainers", made and not ended, {})
-        self._put("Initialized", made and initialized(inits), {"reason": "ContainersNotInitialized"})
+        self._put(
+            "Initialized", made and initialized(inits), {"reason": "ContainersNotInitialized"}
+        )
         self._put("ContainersReady", not ended and not idle, why)
         self._put("Ready", not ended and not idle and not gates, why or gates)
         self._put("PodScheduled", True, {})

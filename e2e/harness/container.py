@@ -10,18 +10,21 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from . import expand, probes
 from .api import ApiError
 from .processes import Reaper, die_with_parent, kill_group
-from .volumes import Fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from .volumes import Fetch
 
 Json = dict[str, Any]
 
@@ -49,8 +52,9 @@ class Surroundings:
     fetch: Fetch
     base_env: Mapping[str, str]
     backoff_s: float
-    changed: Callable[[], None]
-    published: Callable[[], Awaitable[None]]
+    term_group: bool
+    changed: Callable[[], None] = lambda: None
+    published: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +81,14 @@ class Container:
         self.pod_ip, self.session = around.pod_ip, around.session
         self.state: Json = {"waiting": {"reason": "ContainerCreating"}}
         self.last_state: Json = {}
-        self.restarts = 0
+        self.restarts = _lives_before(around.pod, self.name)
         self.ready = self.started = self.over = False
         self.group: int | None = None
         self._places, self._gpus = places, gpus
         self._launch: Launch | None = None
         self._stopping = False
         self._crashes = 0
-        self._exited = asyncio.Event()
+        self.has_started, self._exited = asyncio.Event(), asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
 
     @property
@@ -111,7 +115,8 @@ class Container:
                 return
             if asyncio.get_running_loop().time() - began_s > FORGIVEN_AFTER_S:
                 self._crashes = 0
-            await self.around.published()
+            if self.around.published is not None:
+                await self.around.published()
             await self._back_off()
             self.restarts += 1
 
@@ -152,7 +157,7 @@ class Container:
                 await asyncio.Event().wait()
             except (expand.NotConfigured, ApiError) as error:
                 self._wait_because("CreateContainerConfigError", str(error))
-            except (OSError, asyncio.TimeoutError, aiohttp.ClientError) as error:
+            except (TimeoutError, OSError, aiohttp.ClientError) as error:
                 self._wait_because("CreateContainerError", repr(error))
             await asyncio.sleep(RETRY_S)
 
@@ -169,7 +174,7 @@ class Container:
         asked = Path(self._real(spec.get("workingDir", str(home))))
         env = {**around.base_env, "HOME": str(home), **self._granted()}
         env |= {name: self._real(value) for name, value in given.items()}
-        return Launch(command, env, asked if asked.is_dir() else home)
+        return Launch(command, env, _existing(asked, home))
 
     def _granted(self) -> dict[str, str]:
         """What the platform, not the spec, puts into the environment."""
@@ -240,7 +245,6 @@ class Container:
     def _ended(self, began: str, code: int, reason: str, message: str = "") -> None:
         told = {"exitCode": code, "reason": reason, "startedAt": began, "finishedAt": now()}
         self.state = {"terminated": told | ({"message": message} if message else {})}
-        self.last_state = {} if self.over else self.last_state
         self.ready = self.started = False
         self.around.changed()
 
@@ -268,11 +272,7 @@ class Container:
         if hook and not await probes.attempt(self, hook, None):
             self._restart(None)
         if "startupProbe" in self.spec:
-            startup = asyncio.create_task(
-                probes.watch(self, self.spec["startupProbe"], self._startup_verdict)
-            )
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._until_started(startup)
+            await self._pass_startup(self.spec["startupProbe"])
         async with asyncio.TaskGroup() as tasks:
             if "readinessProbe" in self.spec:
                 tasks.create_task(
@@ -283,18 +283,21 @@ class Container:
                     probes.watch(self, self.spec["livenessProbe"], self._liveness_verdict)
                 )
 
-    async def _until_started(self, startup: asyncio.Task[None]) -> None:
-        try:
-            while not self.started:
-                await asyncio.sleep(0.02)
-        finally:
-            startup.cancel()
+    async def _pass_startup(self, probe: Json) -> None:
+        passed = asyncio.Event()
 
-    def _startup_verdict(self, good: bool) -> None:
-        if good:
-            self._set_started(True)
-        else:
-            self._restart(self.spec["startupProbe"].get("terminationGracePeriodSeconds"))
+        def verdict(good: bool) -> None:
+            if good:
+                passed.set()
+            else:
+                self._restart(probe.get("terminationGracePeriodSeconds"))
+
+        probing = asyncio.create_task(probes.watch(self, probe, verdict))
+        try:
+            await passed.wait()
+        finally:
+            probing.cancel()
+        self._set_started(True)
 
     def _readiness_verdict(self, good: bool) -> None:
         if self.group is not None and self.ready != good:
@@ -307,6 +310,8 @@ class Container:
 
     def _set_started(self, started: bool) -> None:
         self.started = started
+        if started:
+            self.has_started.set()
         self.ready = started and "readinessProbe" not in self.spec
         self.around.changed()
 
@@ -326,19 +331,40 @@ class Container:
         if hook and grace_s > 0:
             await probes.attempt(self, hook, grace_s)
             deadline_s = max(deadline_s, loop.time() + 2)
-        self._signal(signal.SIGTERM)
+        self._terminate_softly()
         with contextlib.suppress(asyncio.TimeoutError):
             async with asyncio.timeout_at(deadline_s):
                 await self._exited.wait()
-        self._signal(signal.SIGKILL)
+        self.kill()
         await self._exited.wait()
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self.group is not None:
-            kill_group(self.group, number)
+    def _terminate_softly(self) -> None:
+        """SIGTERM to the whole group, or as a container runtime does: to the first process."""
+        if self.group is None:
+            return
+        if self.around.term_group:
+            kill_group(self.group, signal.SIGTERM)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.group, signal.SIGTERM)
 
     def _real(self, text: str) -> str:
         return expand.replace_paths(text, self._places)
+
+
+def _lives_before(pod: Json, name: str) -> int:
+    """How often it was started by this node's predecessor of the same name."""
+    known = pod["status"].get("containerStatuses", [])
+    for each in [*known, *pod["status"].get("initContainerStatuses", [])]:
+        if each["name"] == name:
+            begun = "waiting" not in each.get("state", {"waiting": {}})
+            return int(each["restartCount"]) + begun
+    return 0
+
+
+def _existing(asked: Path, otherwise: Path) -> Path:
+    """A folder of the image does not exist here."""
+    return asked if asked.is_dir() else otherwise
 
 
 def base_environment(pod: Json, bin_folder: Path, extra: Mapping[str, str]) -> dict[str, str]:

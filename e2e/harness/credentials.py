@@ -6,11 +6,13 @@ Called by `cluster` once per start, and by the node for its pods' kubeconfigs.
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 

@@ -96,7 +96,7 @@ def _from_one(pod: Json, container: Json, source: Json, lookup: Lookup) -> str |
         return data[reference["key"]]
     if reference.get("optional"):
         return None
-    missing = f'key {reference["key"]} in ' if data is not None else ""
+    missing = f"key {reference['key']} in " if data is not None else ""
     raise NotConfigured(f'{missing}{kind.lower()} "{reference["name"]}" not found')
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import yaml
@@ -20,6 +18,10 @@ from . import conditions, credentials, volumes
 from .api import Api, ApiError
 from .container import Container, Surroundings, now
 from .expand import NotConfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 Json = dict[str, Any]
 LOG = logging.getLogger("e2e.node")
@@ -69,6 +71,8 @@ class Pod:
     def seen(self, document: Json) -> None:
         """Take a new version of the object."""
         self.document = self.around.pod = document
+        if not conditions.agree(document, self._sent):
+            self._sent = {}  # someone else wrote them, as when the node was thought lost
         self._changed.set()
         if document["metadata"].get("deletionTimestamp"):
             self._deleted.set()
@@ -110,13 +114,11 @@ class Pod:
             self._make_containers(folders)
             self._changed.set()
             async with asyncio.TaskGroup() as running:
-                refreshed = volumes.refresh(
-                    self.document, self.around.folder / "volumes", self._api, REFRESH_S
-                )
-                running.create_task(refreshed)
+                refreshing = running.create_task(self._refresh_volumes())
                 if await self._initialise(running):
-                    for each in self.mains:
-                        running.create_task(each.run())
+                    await asyncio.gather(*(each.run() for each in self.mains))
+                await asyncio.gather(*(each.stop(self._grace_s()) for each in self._sidecars()))
+                refreshing.cancel()
         except Exception:
             LOG.exception("pod %s/%s", self.namespace, self.name)
             raise
@@ -143,9 +145,7 @@ class Pod:
         if not any("serviceAccountToken" in one for one in sources):
             return
         token = await volumes.token(self._api, self.document)
-        document = credentials.kubeconfig(
-            self._api.url, self._api.ca_file, token, self.namespace
-        )
+        document = credentials.kubeconfig(self._api.url, self._api.ca_file, token, self.namespace)
         (self.around.folder / "kubeconfig").write_text(yaml.safe_dump(document))
 
     def _make_containers(self, folders: dict[str, Path]) -> None:
@@ -166,21 +166,31 @@ class Pod:
         for each in self.inits:
             if each.policy == "Always":  # a sidecar: it stays, and the next waits for its start
                 running.create_task(each.run())
-                while not each.started:
-                    await asyncio.sleep(0.02)
+                await each.has_started.wait()
             else:
                 await each.run()
                 if each.exit_code != 0:
                     return False
         return True
 
+    async def _refresh_volumes(self) -> None:
+        folder = self.around.folder / "volumes"
+        await volumes.refresh(self.document, folder, self._api, REFRESH_S)
+
     async def _stop(self) -> None:
-        metadata = self.document["metadata"]
-        grace_s = 0 if self._removed else metadata.get("deletionGracePeriodSeconds", 30)
-        sidecars = [each for each in self.inits if each.policy == "Always"]
+        """Everything but the sidecars first, then these."""
+        sidecars = self._sidecars()
         others = [each for each in self.containers if each not in sidecars]
         for together in (others, sidecars):
-            await asyncio.gather(*(each.stop(grace_s) for each in together))
+            await asyncio.gather(*(each.stop(self._grace_s()) for each in together))
+
+    def _sidecars(self) -> list[Container]:
+        return [each for each in self.inits if each.policy == "Always"]
+
+    def _grace_s(self) -> float:
+        default_s = self.document["spec"].get("terminationGracePeriodSeconds", 30)
+        asked_s = self.document["metadata"].get("deletionGracePeriodSeconds", default_s)
+        return 0 if self._removed else float(asked_s)
 
     async def _say_goodbye(self) -> None:
         """The last status, then the deletion that only a node may finish."""
@@ -198,7 +208,7 @@ class Pod:
                     if error.code in (404, 409):
                         return
                     await asyncio.sleep(RETRY_S)
-                except (OSError, asyncio.TimeoutError, aiohttp.ClientError):
+                except (TimeoutError, OSError, aiohttp.ClientError):
                     await asyncio.sleep(RETRY_S)
 
     async def _write_status(self) -> None:
@@ -206,13 +216,14 @@ class Pod:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            self._published.clear()
             try:
                 await self._patch_status()
             except ApiError as error:
                 LOG.warning("status of %s/%s: %s", self.namespace, self.name, error)
                 if error.code not in (404, 409, 422):
                     await self._try_again()
-            except (OSError, asyncio.TimeoutError, aiohttp.ClientError):
+            except (TimeoutError, OSError, aiohttp.ClientError):
                 await self._try_again()
             self._published.set()
 
@@ -221,11 +232,13 @@ class Pod:
         await asyncio.sleep(RETRY_S)
 
     async def _was_published(self) -> None:
-        """Until the newest status was sent, or a second has passed."""
-        self._published.clear()
+        """Until the present status was sent, or a second has passed."""
         self._changed.set()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._published.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                while self._changed.is_set() or not self._published.is_set():
+                    self._published.clear()
+                    await self._published.wait()
 
     async def _patch_status(self) -> None:
         status = self._status()

@@ -6,11 +6,13 @@ Called by `container`. An attempt never raises; it is good or it is not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Json = dict[str, Any]
 
@@ -54,13 +56,11 @@ async def attempt(target: Target, action: Json, timeout_s: float | None) -> bool
     try:
         async with asyncio.timeout(timeout_s):
             return await _act(target, action)
-    except (OSError, asyncio.TimeoutError, aiohttp.ClientError):
+    except (TimeoutError, OSError, aiohttp.ClientError):
         return False
 
 
-async def watch(
-    target: Target, probe: Json, verdict: Callable[[bool], Awaitable[None] | None]
-) -> None:
+async def watch(target: Target, probe: Json, verdict: Callable[[bool], None]) -> None:
     """Probe for ever; call `verdict` each time a threshold is reached anew."""
     timing = Timing.of(probe)
     last: bool | None = None
@@ -71,9 +71,7 @@ async def watch(
         run = run + 1 if good == last else 1
         last = good
         if run == (timing.success if good else timing.failure):
-            said = verdict(good)
-            if said is not None:
-                await said
+            verdict(good)
         await asyncio.sleep(timing.period_s)
 
 
@@ -98,7 +96,5 @@ async def _http(target: Target, ask: Json) -> bool:
     host = ask.get("host") or target.pod_ip
     url = f"{scheme}://{host}:{target.port(ask['port'])}{ask.get('path', '/')}"
     headers = {each["name"]: each["value"] for each in ask.get("httpHeaders", ())}
-    async with target.session.get(
-        url, headers=headers, allow_redirects=False, ssl=False
-    ) as answer:
+    async with target.session.get(url, headers=headers, allow_redirects=False, ssl=False) as answer:
         return 200 <= answer.status < 400

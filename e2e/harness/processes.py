@@ -1,4 +1,4 @@
-"""Start processes that cannot outlive us, and find room for them.
+"""Start processes that cannot outlive us, and find ports for them.
 
 Used by the cluster (its servers) and by the node (the pods' containers). Each
 process leads a session of its own, so that one signal reaches all of its
@@ -15,8 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -62,18 +64,18 @@ def start_server(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=die_with_parent(),
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - one system call, no lock is taken
     )
 
 
-def stop_server(process: subprocess.Popen[bytes], grace_s: float = 5.0) -> None:
+def stop_server(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """SIGTERM, then SIGKILL after `grace_s`; returns when it is gone."""
-    if process.poll() is None:
+    if process.poll() is None and grace_s > 0:
         kill_group(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
-        except subprocess.TimeoutExpired:
-            kill_group(process.pid)
+    if process.poll() is None:
+        kill_group(process.pid)
     process.wait()
 
 
@@ -111,32 +113,3 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise RuntimeError("no free port between 10000 and 32000 on 127.0.0.1")
-
-
-class AddressBlock:
-    """A 127.x.0.0/16 that no other node on this machine uses, held by a bound socket."""
-
-    def __init__(self) -> None:
-        for second in random.sample(range(20, 250), 230):
-            held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            try:
-                held.bind((f"127.{second}.255.254", 9))
-            except OSError:
-                held.close()
-                continue
-            self._held, self._second, self._next = held, second, 0
-            return
-        raise RuntimeError("no free 127.x.0.0/16 on this machine")
-
-    @property
-    def node_address(self) -> str:
-        return f"127.{self._second}.0.1"
-
-    def take(self) -> str:
-        """The next address; used ones come round again after 60,000 pods."""
-        third, fourth = divmod(self._next, 250)
-        self._next = (self._next + 1) % (240 * 250)
-        return f"127.{self._second}.{third + 1}.{fourth + 1}"
-
-    def close(self) -> None:
-        self._held.close()

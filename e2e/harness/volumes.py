@@ -69,13 +69,15 @@ async def materialise(pod: Json, folder: Path, api: Api) -> dict[str, Path]:
 async def refresh(pod: Json, folder: Path, api: Api, every_s: float) -> None:
     """Keep ConfigMap and Secret volumes as the API server has them, until cancelled."""
     fetch = fetcher(api, pod["metadata"]["namespace"])
-    kept = [each for each in pod["spec"].get("volumes", ()) if {"configMap", "secret"} & each.keys()]
+    kept = [
+        each for each in pod["spec"].get("volumes", ()) if {"configMap", "secret"} & each.keys()
+    ]
     while kept:
         await asyncio.sleep(every_s)
         for volume in kept:
             try:
                 await _one(pod, volume, folder / volume["name"], fetch, api)
-            except (NotConfigured, ApiError, OSError, asyncio.TimeoutError):
+            except (TimeoutError, NotConfigured, ApiError, OSError):
                 continue  # the old content stays, as on a real node
 
 
@@ -95,9 +97,9 @@ def places(container: Json, folders: Mapping[str, Path]) -> dict[str, str]:
 async def _one(pod: Json, volume: Json, folder: Path, fetch: Fetch, api: Api) -> Path:
     if "hostPath" in volume:
         return Path(volume["hostPath"]["path"])
-    folder.mkdir(parents=True, exist_ok=True)
     if "emptyDir" in volume:
-        return folder
+        return _made(folder)
+    _made(folder)
     if "projected" in volume:
         for source in volume["projected"].get("sources", ()):
             _write(folder, await _files(pod, source, fetch, api))
@@ -137,6 +139,11 @@ async def _selected(kind: str, source: Json, fetch: Fetch) -> Files:
     if absent and not source.get("optional"):
         raise NotConfigured(f'{kind.lower()} "{name}" has no key {absent[0]}')
     return {item["path"]: data[item["key"]] for item in source["items"] if item["key"] in data}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _write(folder: Path, files: Files) -> None:

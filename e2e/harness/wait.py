@@ -7,8 +7,10 @@ Called by tests and by the harness itself. A predicate that raises counts as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -17,9 +19,7 @@ class NotInTime(AssertionError):
     """The deadline passed before the predicate held."""
 
 
-def eventually(
-    predicate: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.05
-) -> T:
+def eventually(predicate: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.05) -> T:
     """Return the predicate's first truthy answer; raise `NotInTime` after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     last: object = None

@@ -1,0 +1,75 @@
+"""From counts to actions: fail over, admit, start, withdraw, drain.
+
+Whatever the reason, there is one mechanism: change who is admitted. A failed replica is
+removed and a standby admitted in the same decision; what was used up is started anew.
+"""
+
+from dataclasses import dataclass
+
+from controller.decide.types import Action, Admit, Drain, Reason, Remove, Start, Withdraw
+from controller.observation import COMING, Observation, Phase, ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions towards the counts, and the reasons that protection adds."""
+
+    actions: tuple[Action, ...]
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    """Sound replicas by role after admissions, oldest first."""
+
+    serving: tuple[ReplicaId, ...]
+    spare: tuple[ReplicaId, ...]
+    coming: tuple[ReplicaId, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.serving) + len(self.spare) + len(self.coming)
+
+
+def plan(seen: Observation, serving: int, standby: int) -> Plan:
+    """Actions that bring the replicas there are to `serving` + `standby`."""
+    failed = seen.ids(Phase.FAILED)
+    wedged = tuple(s.replica.id for s in seen.sightings if s.wedged)
+    reasons: list[Reason] = []
+    if failed:
+        reasons.append(Reason.REPLICA_FAILED)
+    if wedged:
+        reasons.append(Reason.REPLICA_WEDGED)
+    now_serving = tuple(r for r in seen.ids(Phase.SERVING) if r not in wedged)
+    ready = tuple(r for r in seen.ids(Phase.STANDBY) if r not in wedged)
+    admitted = ready[: max(serving - len(now_serving), 0)]
+    if admitted and reasons:
+        reasons.append(Reason.STANDBY_ADMITTED)
+    fleet = _Fleet(now_serving + admitted, ready[len(admitted) :], seen.ids(*COMING))
+    missing = serving + standby - fleet.size
+    if missing > 0 and len(fleet.serving) >= serving > 0:
+        reasons.append(Reason.STANDBY_RESTORED)
+    actions: tuple[Action, ...] = (
+        *(Admit(replica) for replica in admitted),
+        *(Remove(replica) for replica in (*failed, *wedged)),
+        *((Start(missing),) if missing > 0 else ()),
+        *_shrink(fleet, serving, -missing),
+    )
+    return Plan(actions, tuple(reasons))
+
+
+def _shrink(fleet: _Fleet, serving: int, surplus: int) -> tuple[Action, ...]:
+    """Give up `surplus` replicas, the youngest first: starting, standing by, then serving.
+
+    A serving replica too many that is no surplus becomes the standby that is missing.
+    """
+    given_up: list[ReplicaId] = []
+    for group in (fleet.coming, fleet.spare):
+        given_up += group[::-1][: max(surplus - len(given_up), 0)]
+    excess = fleet.serving[serving:][::-1]
+    drained = excess[: max(surplus - len(given_up), 0)]
+    return (
+        *(Remove(replica) for replica in given_up),
+        *(Withdraw(replica) for replica in excess[len(drained) :]),
+        *(Drain(replica) for replica in drained),
+    )

@@ -1,0 +1,156 @@
+"""The values that travel through a decision, and the sentence that explains it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.observation import ReplicaId
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did; append-only."""
+
+    STEADY = "Steady"
+    FIXED_REPLICAS = "FixedReplicas"
+    DEMAND_RISING = "DemandRising"
+    DEMAND_FALLING = "DemandFalling"
+    BACKLOG = "Backlog"
+    SLO_MISSED = "SloMissed"
+    NO_DATA = "NoData"
+    AT_MINIMUM = "AtMinimum"
+    AT_MAXIMUM = "AtMaximum"
+    COOLING_DOWN = "CoolingDown"
+    REPLICA_FAILED = "ReplicaFailed"
+    REPLICA_WEDGED = "ReplicaWedged"
+    STANDBY_ADMITTED = "StandbyAdmitted"
+    STANDBY_RESTORED = "StandbyRestored"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start so many replicas; each is born a standby."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Put a standby behind the router."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take a serving replica out of the router; it becomes a standby."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take a replica out of the router, let it finish, and end it."""
+
+    replica: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """End a replica that serves nobody."""
+
+    replica: ReplicaId
+
+
+Action = Start | Admit | Withdraw | Drain | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a decision was made from; None: not known."""
+
+    arrival_rps: float | None
+    forecast_rps: float | None
+    backlog_requests: float | None
+    capacity_rps: float
+    lead_s: float
+    attained_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many replicas, why, and the actions towards it."""
+
+    serving: int
+    standby: int
+    actions: tuple[Action, ...]
+    reasons: tuple[Reason, ...]
+    """In the order they acted; the last is the one that settled it."""
+    numbers: Numbers
+    message: str
+    """The reason as a sentence."""
+
+    @property
+    def reason(self) -> Reason:
+        """The one that settled it."""
+        return self.reasons[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Arrivals seen at one moment."""
+
+    at_s: float
+    arrival_rps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What sizing alone would have wanted at one moment."""
+
+    at_s: float
+    serving: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a decision remembers of earlier ones; survives a restart by the status."""
+
+    serving: int = 0
+    """Serving replicas last decided; 0: none yet."""
+    samples: tuple[Sample, ...] = ()
+    wishes: tuple[Wish, ...] = ()
+    """Within the scale-in window."""
+    raised_s: float = float("-inf")
+    """When the count last rose."""
+
+
+_SENTENCES: dict[Reason, str] = {
+    Reason.STEADY: "the serving replicas carry the demand",
+    Reason.FIXED_REPLICAS: "the number of replicas is given by hand",
+    Reason.DEMAND_RISING: "demand rises above what the serving replicas carry",
+    Reason.DEMAND_FALLING: "fewer replicas carry the demand with room to spare",
+    Reason.BACKLOG: "a queue must be worked off",
+    Reason.SLO_MISSED: "requests miss the latency objective",
+    Reason.NO_DATA: "no fresh signals: holding",
+    Reason.AT_MINIMUM: "held at the minimum",
+    Reason.AT_MAXIMUM: "held at the maximum",
+    Reason.COOLING_DOWN: "fewer would do now, but more were needed a short while ago: waiting",
+    Reason.REPLICA_FAILED: "a replica failed",
+    Reason.REPLICA_WEDGED: "a replica holds requests and makes no tokens",
+    Reason.STANDBY_ADMITTED: "a standby takes its place",
+    Reason.STANDBY_RESTORED: "a new standby is started",
+}
+
+
+def explain(serving: int, standby: int, reasons: tuple[Reason, ...], numbers: Numbers) -> str:
+    """Write the sentence a person reads in status, events, log and console."""
+    replicas = f"{serving} serving" + (f" + {standby} standby" if standby else "")
+    story = "; ".join(dict.fromkeys(_SENTENCES[reason] for reason in reasons))
+    if numbers.forecast_rps is None:
+        return f"{replicas}: {story}"
+    figures = (
+        f"{numbers.forecast_rps:.2f} req/s forecast over {numbers.lead_s:.0f} s, "
+        f"{numbers.capacity_rps:.2f} req/s a replica"
+    )
+    if numbers.backlog_requests:
+        figures += f", {numbers.backlog_requests:.0f} waiting"
+    return f"{replicas}: {story} ({figures})"

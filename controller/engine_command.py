@@ -1,0 +1,35 @@
+"""The command line of an engine: what WhaleFlux sets, then what the manifest adds."""
+
+import json
+import sys
+
+from controller.api.llmservice import EngineType
+from controller.service import Service
+from profiler.profile import Source, to_document
+
+SHUTDOWN_TIMEOUT_S = 45
+"""Time that a draining engine gets for the requests it holds."""
+
+
+def engine_command(service: Service, host: str, port: int) -> tuple[str, ...]:
+    """Give the program and flags of one replica that listens on `host`:`port`."""
+    return (
+        *_program(service),
+        f"--model={service.model}",
+        f"--served-model-name={service.served_name}",
+        f"--host={host}",
+        f"--port={port}",
+        *service.configuration.engine_args(),
+        f"--shutdown-timeout={SHUTDOWN_TIMEOUT_S}",
+        *service.args,
+    )
+
+
+def _program(service: Service) -> tuple[str, ...]:
+    if service.engine is EngineType.VLLM:
+        return service.command or ("python3", "-m", "vllm.entrypoints.openai.api_server")
+    program = service.command or (sys.executable, "-m", "controller.cli", "emulate")
+    if service.profile.source is Source.ANALYTICAL:
+        return (*program, f"--gpu={service.gpu}")
+    document = to_document(service.profile, service.name)
+    return (*program, f"--profile={json.dumps(document, separators=(',', ':'))}")

@@ -1,0 +1,100 @@
+"""What is known of one service at one moment: replicas, their readings, demand.
+
+Frozen values only; made by `controller.loop`, read by `controller.decide`. What is not known
+is None: a missing reading is never a zero.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+from controller.service import Service
+
+ReplicaId = NewType("ReplicaId", str)
+
+
+class Phase(StrEnum):
+    """Where a replica stands in its life."""
+
+    PENDING = "Pending"
+    """Asked for; no machine runs it yet."""
+    STARTING = "Starting"
+    STANDBY = "Standby"
+    """Ready and outside the router."""
+    SERVING = "Serving"
+    DRAINING = "Draining"
+    """Out of the router; finishing what it has."""
+    FAILED = "Failed"
+
+
+COMING = (Phase.PENDING, Phase.STARTING)
+READY = (Phase.STANDBY, Phase.SERVING)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica as its runtime sees it; moments on the controller's clock."""
+
+    id: ReplicaId
+    phase: Phase
+    created_s: float
+    ready_s: float | None = None
+    """When it became ready; None before."""
+    url: str | None = None
+    """Where its API listens; None until it has an address."""
+    message: str = ""
+    """Why it failed, or what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A replica's fresh reading, reduced to what decisions need."""
+
+    running: float
+    waiting: float
+    kv_usage_ratio: float | None
+    generation_tokens_total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A replica and its load; None: no fresh reading."""
+
+    replica: Replica
+    load: Load | None = None
+    wedged: bool = False
+    """The engine answers, holds requests, and makes no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What arrives at the service; None: not known."""
+
+    arrival_rps: float | None
+    """Over the last reading interval."""
+    waiting: float | None
+    """Requests in the engines' queues."""
+    attained_ratio: float | None
+    """Share of recent requests within the SLO; None when none ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything one decision is made from."""
+
+    service: Service
+    sightings: tuple[Sighting, ...]
+    demand: Demand
+    capacity_rps: float
+    """One replica's, for the lengths of requests seen lately."""
+    start_up_s: float
+    """Measured where a replica was seen starting, else the profile's."""
+
+    def ids(self, *phases: Phase) -> tuple[ReplicaId, ...]:
+        """Replicas in any of the phases, oldest first."""
+        chosen = (s.replica for s in self.sightings if s.replica.phase in phases)
+        return tuple(r.id for r in sorted(chosen, key=lambda r: (r.created_s, r.id)))
+
+    def count(self, *phases: Phase) -> int:
+        """Replicas in any of the phases."""
+        return sum(s.replica.phase in phases for s in self.sightings)

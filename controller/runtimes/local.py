@@ -1,0 +1,212 @@
+"""The local runtime: engines as processes, one `vllm-router` per service.
+
+The embedded default; needs no cluster. A replica's end is known the moment its process
+exits. The router retries what had not begun to stream, so a killed replica costs none of
+those requests.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import aiohttp
+
+from controller.engine_command import SHUTDOWN_TIMEOUT_S, engine_command
+from controller.observation import Phase, Replica, ReplicaId
+from controller.runtimes.changes import Changes
+from controller.runtimes.processes import Process, Processes, free_port
+from controller.runtimes.router import ROUTER_READY_S, LocalRouter, router_command
+from controller.service import Service, ServiceId
+from profiler.errors import RetryLater
+
+HOST = "127.0.0.1"
+_POLL_S = 0.1
+_AFTER_WITHDRAW_S = 0.5
+"""A request that the router chose the replica for just before is on its way."""
+_KILL_AFTER_S = SHUTDOWN_TIMEOUT_S + 15.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A replica, its process and the task that follows it."""
+
+    replica: Replica
+    process: Process
+    task: asyncio.Task[None] | None = None
+
+
+class LocalRuntime:
+    """Replicas as processes; an async context that leaves none behind."""
+
+    def __init__(
+        self, processes: Processes, http: aiohttp.ClientSession, now_s: Callable[[], float]
+    ) -> None:
+        self._processes = processes
+        self._http = http
+        self._now_s = now_s
+        self._replicas: dict[ServiceId, dict[ReplicaId, _Running]] = {}
+        self._routers: dict[ServiceId, LocalRouter] = {}
+        self._changes = Changes()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "LocalRuntime":
+        """Nothing runs yet."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End every process at once."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for running in [r for group in self._replicas.values() for r in group.values()]:
+            self._processes.ended(running.process)
+        for router in self._routers.values():
+            self._processes.ended(router.process)
+
+    async def open_router(self, service: Service, port: int) -> None:
+        """Start the service's router and keep it running; returns when it answers."""
+        await self._start_router(service.id, service.name, port)
+        self._spawn(self._keep_router(service.id, service.name, port))
+
+    async def start(self, service: Service, count: int) -> None:
+        """Start processes; each becomes a standby when its engine answers."""
+        for _ in range(count):
+            port = free_port(HOST)
+            name = ReplicaId(f"{service.name}-{secrets.token_hex(3)}")
+            process = await self._processes.spawn(name, engine_command(service, HOST, port))
+            url = f"http://{HOST}:{port}"
+            running = _Running(Replica(name, Phase.STARTING, self._now_s(), url=url), process)
+            self._replicas.setdefault(service.id, {})[name] = running
+            running.task = self._spawn(self._follow(service.id, running))
+            self._changes.note(service.id)
+
+    async def admit(self, service: Service, replica: ReplicaId) -> None:
+        """Add the replica to the router."""
+        running = self._replicas.get(service.id, {}).get(replica)
+        if running is not None and running.replica.phase is Phase.STANDBY:
+            await self._routers[service.id].add(str(running.replica.url))
+            self._set(service.id, running, phase=Phase.SERVING)
+
+    async def withdraw(self, service: Service, replica: ReplicaId) -> None:
+        """Take the replica out of the router."""
+        running = self._replicas.get(service.id, {}).get(replica)
+        if running is not None and running.replica.phase is Phase.SERVING:
+            await self._routers[service.id].remove(str(running.replica.url))
+            self._set(service.id, running, phase=Phase.STANDBY)
+
+    async def drain(self, service: Service, replica: ReplicaId) -> None:
+        """Withdraw, then end the engine when it has finished what it holds."""
+        await self.withdraw(service, replica)
+        running = self._replicas.get(service.id, {}).get(replica)
+        if running is not None and running.replica.phase is Phase.STANDBY:
+            self._set(service.id, running, phase=Phase.DRAINING)
+            self._spawn(self._finish(running.process))
+
+    async def remove(self, service: Service, replica: ReplicaId) -> None:
+        """Kill the process, forget the replica."""
+        running = self._replicas.get(service.id, {}).pop(replica, None)
+        if running is None:
+            return
+        if running.task is not None:
+            running.task.cancel()
+        self._processes.ended(running.process)
+        await self._routers[service.id].remove(str(running.replica.url))
+        self._changes.note(service.id)
+
+    def replicas(self, service: ServiceId) -> tuple[Replica, ...]:
+        """Show what runs."""
+        return tuple(r.replica for r in self._replicas.get(service, {}).values())
+
+    async def changed(self, service: ServiceId) -> None:
+        """Wait for a change."""
+        await self._changes.wait(service)
+
+    def endpoint(self, service: ServiceId) -> str | None:
+        """Address of the router."""
+        router = self._routers.get(service)
+        return None if router is None else router.url
+
+    def kill(self, service: ServiceId, replica: ReplicaId) -> None:
+        """SIGKILL a replica's engine, as a crash would: for drills."""
+        self._replicas[service][replica].process.signal(signal.SIGKILL)
+
+    async def _follow(self, service: ServiceId, running: _Running) -> None:
+        """Watch one process: ready, then gone."""
+        exited = asyncio.create_task(running.process.exited())
+        try:
+            while not exited.done():
+                if running.replica.phase is Phase.STARTING and await self._healthy(running):
+                    self._set(service, running, phase=Phase.STANDBY, ready_s=self._now_s())
+                waiting = running.replica.phase is Phase.STARTING
+                await asyncio.wait({exited}, timeout=_POLL_S if waiting else None)
+            self._on_exit(service, running, exited.result())
+        finally:
+            exited.cancel()
+
+    def _on_exit(self, service: ServiceId, running: _Running, code: int) -> None:
+        self._processes.ended(running.process)
+        if running.replica.phase is Phase.DRAINING:
+            self._replicas[service].pop(running.replica.id, None)
+            self._changes.note(service)
+            return
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        message = f"engine {how}: {running.process.last_words()}"
+        log.warning("replica %s failed: %s", running.replica.id, message)
+        self._set(service, running, phase=Phase.FAILED, message=message)
+
+    async def _healthy(self, running: _Running) -> bool:
+        try:
+            timeout = aiohttp.ClientTimeout(total=1.0)
+            async with self._http.get(f"{running.replica.url}/health", timeout=timeout) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _finish(self, process: Process) -> None:
+        """Drain one engine: SIGTERM, then SIGKILL after the grace period."""
+        await asyncio.sleep(_AFTER_WITHDRAW_S)
+        process.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.exited(), _KILL_AFTER_S)
+            return
+        process.signal(signal.SIGKILL)
+
+    async def _start_router(self, service: ServiceId, name: str, port: int) -> None:
+        command = router_command(sys.executable, HOST, port, free_port(HOST))
+        process = await self._processes.spawn(f"{name}-router", command)
+        router = LocalRouter(self._http, f"http://{HOST}:{port}", process)
+        await router.ready(ROUTER_READY_S)
+        self._routers[service] = router
+
+    async def _keep_router(self, service: ServiceId, name: str, port: int) -> None:
+        """Start a router anew when it died, with the replicas that were serving."""
+        while True:
+            await self._routers[service].process.exited()
+            log.warning("router of %s died; starting another", service)
+            self._processes.ended(self._routers[service].process)
+            try:
+                await self._start_router(service, name, port)
+            except RetryLater as error:
+                log.error("%s", error)  # noqa: TRY400 - the cause is in its own log
+                await asyncio.sleep(error.after_s)
+                continue
+            for running in self._replicas.get(service, {}).values():
+                if running.replica.phase is Phase.SERVING:
+                    await self._routers[service].add(str(running.replica.url))
+
+    def _set(self, service: ServiceId, running: _Running, **changes: object) -> None:
+        running.replica = replace(running.replica, **changes)  # type: ignore[arg-type]
+        self._changes.note(service)
+
+    def _spawn(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> asyncio.Task[None]:  # type: ignore[name-defined]
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,160 @@
+"""A service as the controller runs it: the manifest, resolved once.
+
+What the manifest leaves open is recommended here; everything below takes the frozen
+`Service` and never looks at a manifest again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NewType
+
+from controller.api.llmservice import EngineType, LLMService, SloSpec, WorkloadSpec
+from profiler.configuration import Configuration
+from profiler.errors import Refused
+from profiler.profile import EngineProfile
+from profiler.slo import Slo
+from recommender import Capacity, Pins, Workload, recommend, search_batching, workload_from_hints
+
+ServiceId = NewType("ServiceId", str)
+"""`namespace/name`."""
+
+_UNBOUNDED = Slo(e2e_s=3600.0)
+"""Sizing needs some objective; a service without one is never scaled by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many replicas may serve; equal when they are given by hand."""
+
+    low: int
+    high: int
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the controller chooses."""
+        return self.low != self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A resolved LLMService."""
+
+    id: ServiceId
+    name: str
+    namespace: str
+    generation: int
+    model: str
+    served_name: str
+    gpu: str
+    engine: EngineType
+    image: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    slo: Slo
+    bounds: Bounds
+    standbys: int
+    profile: EngineProfile
+    configuration: Configuration
+    capacity: Capacity
+    """Of one replica for the workload in the manifest."""
+    workload: Workload
+
+
+def service_id(namespace: str, name: str) -> ServiceId:
+    """Make the id of a service."""
+    return ServiceId(f"{namespace}/{name}")
+
+
+def resolve_service(manifest: LLMService, profiles: Mapping[str, EngineProfile]) -> Service:
+    """Validate across documents and recommend what is left open.
+
+    Takes seconds: the twin is searched. Raises `Refused` (unknown model, GPU or profile, a
+    model that does not fit, an SLO that no configuration meets).
+    """
+    spec = manifest.spec
+    slo = _slo(spec.slo)
+    workload = _workload(spec.workload)
+    configuration, profile, capacity = _recommended(manifest, profiles, workload, slo)
+    bounds = Bounds(1, 1)
+    if spec.scaling is not None:
+        bounds = Bounds(spec.scaling.min, spec.scaling.max)
+    elif spec.replicas is not None:
+        bounds = Bounds(spec.replicas, spec.replicas)
+    meta = manifest.metadata
+    return Service(
+        id=service_id(meta.namespace, meta.name),
+        name=meta.name,
+        namespace=meta.namespace,
+        generation=meta.generation,
+        model=spec.model.uri,
+        served_name=spec.model.served_name or spec.model.uri,
+        gpu=spec.placement.gpu,
+        engine=spec.engine.type,
+        image=spec.engine.image,
+        command=tuple(spec.engine.command),
+        args=tuple(spec.engine.args),
+        slo=slo,
+        bounds=bounds,
+        standbys=spec.resilience.standbys,
+        profile=profile,
+        configuration=configuration,
+        capacity=capacity,
+        workload=workload,
+    )
+
+
+def _recommended(
+    manifest: LLMService, profiles: Mapping[str, EngineProfile], workload: Workload, slo: Slo
+) -> tuple[Configuration, EngineProfile, Capacity]:
+    spec, pins = manifest.spec, _pins(manifest)
+    if not spec.placement.profile:
+        best = recommend(spec.model.uri, spec.placement.gpu, workload, slo, pins).best
+        return best.configuration, best.profile, best.capacity
+    profile = profiles.get(spec.placement.profile)
+    if profile is None:
+        known = ", ".join(sorted(profiles)) or "none is given"
+        raise Refused(
+            f"spec.placement.profile: no EngineProfile {spec.placement.profile!r} ({known})"
+        )
+    pinned = pins.tensor_parallel_size
+    if pinned is not None and pinned != profile.tensor_parallel_size:
+        raise Refused(
+            f"spec.engine.tensorParallelSize {pinned} is not that of profile "
+            f"{spec.placement.profile!r} ({profile.tensor_parallel_size}): drop one of them"
+        )
+    best, _ = search_batching(profile, workload, slo, pins)
+    if best.capacity.rate_rps == 0:
+        raise Refused(f"spec.slo: profile {spec.placement.profile!r} misses it even when idle")
+    return best.configuration, profile, best.capacity
+
+
+def _pins(manifest: LLMService) -> Pins:
+    engine = manifest.spec.engine
+    percent = engine.gpu_memory_utilization_percent
+    return Pins(
+        tensor_parallel_size=engine.tensor_parallel_size,
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        gpu_memory_utilization=None if percent is None else percent / 100,
+        max_model_len=engine.max_model_len,
+    )
+
+
+def _slo(spec: SloSpec) -> Slo:
+    if spec.ttft_ms is None and spec.itl_ms is None and spec.e2e_ms is None:
+        return _UNBOUNDED
+    return Slo(
+        ttft_s=None if spec.ttft_ms is None else spec.ttft_ms / 1e3,
+        itl_s=None if spec.itl_ms is None else spec.itl_ms / 1e3,
+        e2e_s=None if spec.e2e_ms is None else spec.e2e_ms / 1e3,
+        percentile=spec.percentile / 100,
+    )
+
+
+def _workload(spec: WorkloadSpec) -> Workload:
+    return workload_from_hints(
+        float(spec.requests_per_second),
+        spec.input_tokens,
+        spec.output_tokens,
+        float(spec.burstiness),
+    )
