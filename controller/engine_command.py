@@ -11,10 +11,19 @@ SHUTDOWN_TIMEOUT_S = 45
 """Time that a draining engine gets for the requests it holds."""
 
 
-def engine_command(service: Service, host: str, port: int) -> tuple[str, ...]:
-    """Give the program and flags of one replica that listens on `host`:`port`."""
+EMULATOR = (sys.executable, "-m", "controller.cli", "emulate")
+"""The emulated engine where `whaleflux` is installed for this interpreter."""
+
+
+def engine_command(
+    service: Service, host: str, port: int, program: tuple[str, ...] = EMULATOR
+) -> tuple[str, ...]:
+    """Give the program and flags of one replica that listens on `host`:`port`.
+
+    `program` runs the emulated engine where the manifest names no command.
+    """
     return (
-        *_program(service),
+        *_program(service, program),
         f"--model={service.model}",
         f"--served-model-name={service.served_name}",
         f"--host={host}",
@@ -25,10 +34,10 @@ def engine_command(service: Service, host: str, port: int) -> tuple[str, ...]:
     )
 
 
-def _program(service: Service) -> tuple[str, ...]:
+def _program(service: Service, emulator: tuple[str, ...]) -> tuple[str, ...]:
     if service.engine is EngineType.VLLM:
         return service.command or ("python3", "-m", "vllm.entrypoints.openai.api_server")
-    program = service.command or (sys.executable, "-m", "controller.cli", "emulate")
+    program = service.command or emulator
     if service.profile.source is Source.ANALYTICAL:
         return (*program, f"--gpu={service.gpu}")
     document = to_document(service.profile, service.name)

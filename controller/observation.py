@@ -44,6 +44,8 @@ class Replica:
     """Where its API listens; None until it has an address."""
     message: str = ""
     """Why it failed, or what it waits for."""
+    stale: bool = False
+    """It runs an older configuration: to be replaced, never to be started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,13 @@ class Observation:
     start_up_s: float
     """Measured where a replica was seen starting, else the profile's."""
 
-    def ids(self, *phases: Phase) -> tuple[ReplicaId, ...]:
-        """Replicas in any of the phases, oldest first."""
-        chosen = (s.replica for s in self.sightings if s.replica.phase in phases)
+    def ids(self, *phases: Phase, stale: bool | None = None) -> tuple[ReplicaId, ...]:
+        """Replicas in any of the phases, oldest first; only (not) stale ones if asked."""
+        chosen = (
+            s.replica
+            for s in self.sightings
+            if s.replica.phase in phases and stale in (None, s.replica.stale)
+        )
         return tuple(r.id for r in sorted(chosen, key=lambda r: (r.created_s, r.id)))
 
     def count(self, *phases: Phase) -> int:

@@ -11,6 +11,7 @@ from typing import NewType
 from controller.api.llmservice import EngineType, LLMService, SloSpec, WorkloadSpec
 from profiler.configuration import Configuration
 from profiler.errors import Refused
+from profiler.hardware import GPUS
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
 from recommender import Capacity, Pins, Workload, recommend, search_batching, workload_from_hints
@@ -46,6 +47,8 @@ class Service:
     model: str
     served_name: str
     gpu: str
+    gpu_product: str
+    """Value of the node label `nvidia.com/gpu.product`."""
     engine: EngineType
     image: str
     command: tuple[str, ...]
@@ -88,7 +91,8 @@ def resolve_service(manifest: LLMService, profiles: Mapping[str, EngineProfile])
         generation=meta.generation,
         model=spec.model.uri,
         served_name=spec.model.served_name or spec.model.uri,
-        gpu=spec.placement.gpu,
+        gpu=profile.gpu,
+        gpu_product=_product(profile.gpu),
         engine=spec.engine.type,
         image=spec.engine.image,
         command=tuple(spec.engine.command),
@@ -126,6 +130,11 @@ def _recommended(
     if best.capacity.rate_rps == 0:
         raise Refused(f"spec.slo: profile {spec.placement.profile!r} misses it even when idle")
     return best.configuration, profile, best.capacity
+
+
+def _product(gpu: str) -> str:
+    """Node label of a catalogue name; a profile's own GPU name is its own label."""
+    return GPUS[gpu].product if gpu in GPUS else gpu
 
 
 def _pins(manifest: LLMService) -> Pins:

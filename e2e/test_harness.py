@@ -15,11 +15,11 @@ import pytest
 from e2e.harness import build
 from e2e.harness.addresses import AddressBlock, NoAddresses
 from e2e.harness.cluster import Cluster, CommandFailed
+from e2e.harness.manifests import container, deployment, pod, ready
 from e2e.harness.wait import eventually
 
 if TYPE_CHECKING:
-    from e2e.harness.manifests import container, deployment, pod, ready, shell
-from e2e.harness.node import Node
+    from e2e.harness.node import Node
 
 Json = dict[str, Any]
 
@@ -320,10 +320,11 @@ def test_the_node_outlives_an_api_server_restart(
 
 def test_fake_nodes_run_fifty_fake_pods(cluster: Cluster, namespace: str) -> None:
     cluster.start_kwok()
-    cluster.add_fake_node("fake-1", gpus=64)
-    fake = on_gpus("many", container(resources={"limits": {"nvidia.com/gpu": 1}}))
-    fake["spec"]["nodeSelector"] = {"type": "kwok"}
-    cluster.apply(namespace, deployment("many", 50, fake))
+    fake = {"key": "fake", "effect": "NoSchedule"}
+    cluster.add_fake_node("fake-1", gpus=64, taints=[fake])
+    card = container(resources={"limits": {"nvidia.com/gpu": 1}})
+    many = pod("many", card, nodeSelector={"type": "kwok"}, tolerations=[fake])
+    cluster.apply(namespace, deployment("many", 50, many))
 
     eventually(
         lambda: sum(map(ready, cluster.items("pods", namespace))) == 50, 60, "fifty fake pods ready"

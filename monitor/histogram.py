@@ -83,7 +83,8 @@ class Histogram:
     def quantile(self, q: float) -> float | None:
         """The `q`-quantile (0–1) as PromQL's `histogram_quantile`; None when empty.
 
-        A rank beyond the last finite bound answers that bound: the least it can be.
+        A rank beyond the last finite bound answers that bound: the least it can be. Where
+        PromQL says NaN, for q = 0 over an empty first bucket, this is the bucket's beginning.
         """
         if not 0 <= q <= 1:
             raise ValueError(f"a quantile lies in 0–1, got {q}")

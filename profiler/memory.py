@@ -53,9 +53,7 @@ class EngineMemory:
         return max(int(self.kv_bytes(configuration) // per_block), 0)
 
 
-def predict_memory(
-    architecture: Architecture, gpu: Gpu, tensor_parallel_size: int
-) -> EngineMemory:
+def predict_memory(architecture: Architecture, gpu: Gpu, tensor_parallel_size: int) -> EngineMemory:
     """Predict what each GPU of a replica holds."""
     alone = tensor_parallel_size == 1
     kv_elements = architecture.kv_elements_per_token_and_gpu(tensor_parallel_size)

@@ -113,9 +113,7 @@ class Replica:
     def output_head(self, shape: Shape) -> Operator:
         """Logits of one token per sequence."""
         a = self.architecture
-        return self._linear(
-            "output head", shape.sequences, a.head_parameters, a.weights.other_bits
-        )
+        return self._linear("output head", shape.sequences, a.head_parameters, a.weights.other_bits)
 
     def all_reduce(self, shape: Shape) -> Operator:
         """Two all-reduces a layer over the link domain; nothing on a single GPU."""

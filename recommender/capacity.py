@@ -121,9 +121,7 @@ def _bisect(
     failed: Trial | None = None
     while high_rps > low.rate_rps * (1 + _TOLERANCE):
         far_apart = high_rps > 8 * low.rate_rps
-        middle = (
-            high_rps / 4 if far_apart and failed is None else (low.rate_rps * high_rps) ** 0.5
-        )
+        middle = high_rps / 4 if far_apart and failed is None else (low.rate_rps * high_rps) ** 0.5
         trial = try_rate(cost, limits, workload, slo, middle)
         if trial.holds(slo):
             low = trial
@@ -165,6 +163,10 @@ def _binding(failed: Trial | None, slo: Slo) -> str:
     if failed is None:
         return "nothing"
     t = failed.timings
-    bounds = (("ttft", t.ttft_s, slo.ttft_s), ("itl", t.itl_s, slo.itl_s), ("e2e", t.e2e_s, slo.e2e_s))
+    bounds = (
+        ("ttft", t.ttft_s, slo.ttft_s),
+        ("itl", t.itl_s, slo.itl_s),
+        ("e2e", t.e2e_s, slo.e2e_s),
+    )
     missed = {name: int((values > bound).sum()) for name, values, bound in bounds if bound}
     return max(missed, key=lambda name: missed[name])

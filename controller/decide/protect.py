@@ -1,7 +1,8 @@
-"""From counts to actions: fail over, admit, start, withdraw, drain.
+"""From counts to actions: fail over, admit, start, withdraw, drain, roll out.
 
 Whatever the reason, there is one mechanism: change who is admitted. A failed replica is
 removed and a standby admitted in the same decision; what was used up is started anew.
+Replicas of an older configuration serve until those of the new one are ready.
 """
 
 from dataclasses import dataclass
@@ -40,12 +41,17 @@ def plan(seen: Observation, serving: int, standby: int) -> Plan:
         reasons.append(Reason.REPLICA_FAILED)
     if wedged:
         reasons.append(Reason.REPLICA_WEDGED)
-    now_serving = tuple(r for r in seen.ids(Phase.SERVING) if r not in wedged)
-    ready = tuple(r for r in seen.ids(Phase.STANDBY) if r not in wedged)
+    now_serving = tuple(r for r in seen.ids(Phase.SERVING, stale=False) if r not in wedged)
+    ready = tuple(r for r in seen.ids(Phase.STANDBY, stale=False) if r not in wedged)
     admitted = ready[: max(serving - len(now_serving), 0)]
     if admitted and reasons:
         reasons.append(Reason.STANDBY_ADMITTED)
-    fleet = _Fleet(now_serving + admitted, ready[len(admitted) :], seen.ids(*COMING))
+    fleet = _Fleet(
+        now_serving + admitted, ready[len(admitted) :], seen.ids(*COMING, stale=False)
+    )
+    old = _retire(seen, serving - len(fleet.serving), wedged)
+    if old:
+        reasons.append(Reason.ROLLING_OUT)
     missing = serving + standby - fleet.size
     if missing > 0 and len(fleet.serving) >= serving > 0:
         reasons.append(Reason.STANDBY_RESTORED)
@@ -54,8 +60,25 @@ def plan(seen: Observation, serving: int, standby: int) -> Plan:
         *(Remove(replica) for replica in (*failed, *wedged)),
         *((Start(missing),) if missing > 0 else ()),
         *_shrink(fleet, serving, -missing),
+        *old,
     )
     return Plan(actions, tuple(reasons))
+
+
+def _retire(
+    seen: Observation, still_needed: int, wedged: tuple[ReplicaId, ...]
+) -> tuple[Action, ...]:
+    """End stale replicas, but for the youngest `still_needed` that serve or can at once."""
+    serving = [r for r in seen.ids(Phase.SERVING, stale=True) if r not in wedged]
+    ready = [r for r in seen.ids(Phase.STANDBY, stale=True) if r not in wedged]
+    kept = max(still_needed, 0)
+    helping = ready[: max(kept - len(serving), 0)]
+    return (
+        *(Remove(replica) for replica in seen.ids(*COMING, stale=True)),
+        *(Admit(replica) for replica in helping),
+        *(Drain(replica) for replica in ready[len(helping) :]),
+        *(Drain(replica) for replica in serving[: max(len(serving) - kept, 0)]),
+    )
 
 
 def _shrink(fleet: _Fleet, serving: int, surplus: int) -> tuple[Action, ...]:

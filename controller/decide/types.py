@@ -23,6 +23,7 @@ class Reason(StrEnum):
     REPLICA_WEDGED = "ReplicaWedged"
     STANDBY_ADMITTED = "StandbyAdmitted"
     STANDBY_RESTORED = "StandbyRestored"
+    ROLLING_OUT = "RollingOut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.REPLICA_WEDGED: "a replica holds requests and makes no tokens",
     Reason.STANDBY_ADMITTED: "a standby takes its place",
     Reason.STANDBY_RESTORED: "a new standby is started",
+    Reason.ROLLING_OUT: "replicas of the former configuration are replaced",
 }
 
 

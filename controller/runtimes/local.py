@@ -11,7 +11,7 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 
 import aiohttp
@@ -205,7 +205,7 @@ class LocalRuntime:
         running.replica = replace(running.replica, **changes)  # type: ignore[arg-type]
         self._changes.note(service)
 
-    def _spawn(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> asyncio.Task[None]:  # type: ignore[name-defined]
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

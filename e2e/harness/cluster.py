@@ -73,7 +73,7 @@ class Cluster:
     @property
     def ca_file(self) -> Path:
         """The certificate that clients check the API server by."""
-        return self._certs / "apiserver.crt"
+        return self.folder / "ca.crt"
 
     def __enter__(self) -> Cluster:
         try:
@@ -127,6 +127,7 @@ class Cluster:
             f"--secure-port={self._port}",
             "--advertise-address=192.0.2.1",
             "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--cert-dir={self._certs}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
@@ -200,6 +201,8 @@ class Cluster:
 
     def start_kwok(self) -> None:
         """Start KWOK, which plays nodes that carry the annotation of `add_fake_node`."""
+        if "kwok" in self._servers:
+            return
         build.ensure(("kwok",))
         self._start(
             "kwok",
@@ -210,8 +213,13 @@ class Cluster:
             "--node-lease-duration-seconds=40",
         )
 
-    def add_fake_node(self, name: str, *, gpus: int = 0, pods: int = 1000) -> None:
-        """A node that KWOK plays; pods on it are Ready at once and run nothing."""
+    def add_fake_node(
+        self, name: str, *, gpus: int = 0, pods: int = 1000, taints: Sequence[Json] = ()
+    ) -> None:
+        """A node that KWOK plays; pods on it are Ready at once and run nothing.
+
+        Beside a real node give it a taint, or pods meant to run may land on it.
+        """
         room = {"cpu": "10000", "memory": "10Ti", "pods": str(pods)}
         if gpus:
             room["nvidia.com/gpu"] = str(gpus)
@@ -223,6 +231,7 @@ class Cluster:
                 "annotations": {"kwok.x-k8s.io/node": "fake"},
                 "labels": {"kubernetes.io/hostname": name, "type": "kwok"},
             },
+            "spec": {"taints": list(taints)},
             "status": {"capacity": room, "allocatable": room},
         }
         self.kubectl("apply", "-f", "-", input=yaml.safe_dump(node))
@@ -279,8 +288,7 @@ class Cluster:
         return (f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}")
 
     def _apiserver_is_ready(self) -> bool:
-        if not self.ca_file.exists():
-            return False
+        credentials.write_ca(self._certs / "apiserver.crt", self.ca_file)
         self._write_kubeconfig(self.kubeconfig, self._tokens["e2e-admin"])
         return self.kubectl("get", "--raw=/readyz", "--request-timeout=2s") == "ok"
 

@@ -144,7 +144,7 @@ class Container:
         try:
             return await process.wait()
         finally:
-            kill_group(process.pid)
+            await _finish(process)
 
     async def _prepare(self) -> Launch:
         """The launch, once all that it refers to is there."""
@@ -221,7 +221,7 @@ class Container:
             code = await process.wait()
         finally:
             probing.cancel()
-            kill_group(process.pid)
+            await _finish(process)
             self.around.reaper.remove(process.pid)
             self.group = None
             self._exited.set()
@@ -350,6 +350,12 @@ class Container:
 
     def _real(self, text: str) -> str:
         return expand.replace_paths(text, self._places)
+
+
+async def _finish(process: asyncio.subprocess.Process) -> None:
+    """End what is left of the group; with its first process gone, children have no home."""
+    kill_group(process.pid)
+    await process.wait()
 
 
 def _lives_before(pod: Json, name: str) -> int:

@@ -47,6 +47,12 @@ def write_service_account_key(path: Path) -> None:
     )
 
 
+def write_ca(served: Path, ca_file: Path) -> None:
+    """Write the authority's certificate, the last of those that the API server made itself."""
+    marker = "-----BEGIN CERTIFICATE-----"
+    ca_file.write_text(marker + served.read_text().rpartition(marker)[2])
+
+
 def kubeconfig(url: str, ca_file: Path, token: str, namespace: str) -> dict[str, Any]:
     """A kubeconfig with one cluster, one user and one context."""
     cluster = {"server": url, "certificate-authority": str(ca_file)}

@@ -10,6 +10,7 @@ from typing import Any
 
 from .build import KUBERNETES
 from .container import now
+from .kubelet import PORT
 
 __all__ = ["GpuPool", "Room", "node", "now", "status"]
 
@@ -78,6 +79,7 @@ def status(name: str, room: Room, address: str, since: str) -> Json:
             }
             for kind, said, reason in good
         ],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": PORT}},
         "nodeInfo": {"kubeletVersion": KUBERNETES, "osImage": "e2e", "operatingSystem": "linux"},
     }
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
-from . import inventory, volumes
+from . import inventory, kubelet, volumes
 from .addresses import AddressBlock
 from .api import Api, ApiError, Gone
 from .container import Surroundings, base_environment
@@ -120,6 +120,12 @@ class Node:
         names = f"{container or '*'}.log"
         return "".join(path.read_text(errors="replace") for path in sorted(folder.glob(names)))
 
+    def log_file(self, namespace: str, pod: str, container: str) -> Path | None:
+        """Where one container's output goes; None when it never started here."""
+        folder = self._kept.get((namespace, pod))
+        path = folder / f"{container}.log" if folder else None
+        return path if path is not None and path.exists() else None
+
     def kill(self, namespace: str, pod: str) -> None:
         """SIGKILL a pod's processes, as if they had crashed."""
         found = self._find(namespace, pod)
@@ -143,6 +149,7 @@ class Node:
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         self._session = aiohttp.ClientSession(connector=connector)
         self._reaper = Reaper()
+        served = await kubelet.serve(self._block.node_address, self.log_file, self._runs_now)
         try:
             await self._patiently(self._register)
             self._up.set()
@@ -151,6 +158,7 @@ class Node:
                 tasks.create_task(self._watch())
         finally:
             await self._end_all()
+            await served.cleanup()
 
     def _in_thread(self) -> None:
         try:
@@ -171,6 +179,9 @@ class Node:
         """Run a coroutine in the node's loop from another thread."""
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def _runs_now(self, namespace: str, name: str) -> bool:
+        return bool(self.process_groups(namespace, name))
 
     def _find(self, namespace: str, name: str) -> Pod:
         for each in self._pods.values():

@@ -61,6 +61,11 @@ class ManualClock:
         heapq.heappush(self._sleepers, (at_s, next(self._order), woken))
         await woken
 
+    @property
+    def sleepers(self) -> int:
+        """How many wait for it to move."""
+        return len(self._sleepers)
+
     async def advance(self, seconds: float) -> None:
         """Pass `seconds`, waking each sleeper at its own moment."""
         target_s = self._now_s + seconds

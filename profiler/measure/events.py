@@ -6,6 +6,7 @@ fields are skipped.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -32,13 +33,14 @@ class Completion(msgspec.Struct):
 
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
     @property
     def fault(self) -> str | None:
         """What the engine says went wrong, in one line."""
-        if self.error is not None and bytes(self.error) != b"null":
-            return one_line(bytes(self.error))
+        if self.error is not None:
+            said = self.error.get("message") if isinstance(self.error, dict) else self.error
+            return one_line(said.encode() if isinstance(said, str) else str(self.error).encode())
         reason = next(
             (c.finish_reason for c in self.choices if c.finish_reason in BROKEN_OFF), None
         )
@@ -59,14 +61,14 @@ class EventReader:
     output_tokens: int | None = None
     """As the engine counts them; None until it says."""
     fault: str | None = None
-    """What the engine says went wrong."""
+    """What the engine says went wrong, or what it said that nobody understands."""
     _rest: bytes = b""
     _decoder: msgspec.json.Decoder[Completion] = field(
         default_factory=lambda: msgspec.json.Decoder(Completion)
     )
 
     def feed(self, chunk: bytes) -> int:
-        """Read what has come; how many token events it completed. Raises `msgspec.MsgspecError`."""
+        """Read what has come; how many token events it completed."""
         *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
         return sum(self._is_token(line) for line in lines)
 
@@ -77,7 +79,11 @@ class EventReader:
         if data == DONE:
             self.finished = True
             return False
-        document = self._decoder.decode(data)
+        try:
+            document = self._decoder.decode(data)
+        except msgspec.MsgspecError as fault:
+            self.fault = self.fault or f"an event is unreadable ({fault}): {one_line(data, 60)}"
+            return False
         self.fault = self.fault or document.fault
         self.finished |= any(choice.finish_reason for choice in document.choices)
         if document.usage is not None:

@@ -192,6 +192,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("timed out", str(report.timed_out)),
         ("rate wanted, req/s", _figure(report.pace.wanted_rps)),
         ("rate sent, req/s", _figure(report.pace.achieved_rps)),
+        ("sent late, p99 ms", _figure(_ms(report.pace.lateness_p99_s))),
         ("answered, req/s", _figure(report.requests_rps)),
         ("output, tokens/s", _figure(report.output_tokens_s)),
     ]
@@ -204,6 +205,10 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _ms(value_s: float | None) -> float | None:
+    return None if value_s is None else value_s * 1e3
 
 
 def _since(end_s: float | None, start_s: float) -> float | None:

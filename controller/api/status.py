@@ -1,0 +1,107 @@
+"""What the operator writes into `.status` of an LLMService."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic.alias_generators import to_camel
+
+
+class _Field(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+
+class Condition(_Field):
+    """One aspect of the service's state, as Kubernetes' conventions define it."""
+
+    type: str = Field(max_length=316)
+    """Aspect."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: str = Field(max_length=1024)
+    """Why, in CamelCase."""
+    message: str = Field(default="", max_length=32768)
+    """Why, in a sentence."""
+    last_transition_time: str = Field(json_schema_extra={"format": "date-time"})
+    """When the status last changed."""
+    observed_generation: NonNegativeInt = 0
+    """Generation that this was written for."""
+
+
+class ReplicasByRole(_Field):
+    """Replicas there are."""
+
+    serving: NonNegativeInt = 0
+    """Behind the router."""
+    standby: NonNegativeInt = 0
+    """Ready, outside the router."""
+    starting: NonNegativeInt = 0
+    """Asked for and not ready."""
+    draining: NonNegativeInt = 0
+    """Finishing what they hold."""
+    failed: NonNegativeInt = 0
+    """About to be removed."""
+
+
+class LastDecision(_Field):
+    """The last decision and why."""
+
+    serving: NonNegativeInt
+    """Serving replicas decided on."""
+    standby: NonNegativeInt
+    """Standbys decided on."""
+    reason: str
+    """Why, in CamelCase."""
+    message: str
+    """Why, in a sentence with its numbers."""
+    time: str = Field(json_schema_extra={"format": "date-time"})
+    """When it was made."""
+
+
+class ConfigurationStatus(_Field):
+    """The engine configuration in force."""
+
+    tensor_parallel_size: NonNegativeInt
+    """GPUs of a replica."""
+    max_num_seqs: NonNegativeInt
+    """Sequences in a batch."""
+    max_num_batched_tokens: NonNegativeInt
+    """Tokens in a step."""
+    gpu_memory_utilization_percent: NonNegativeInt
+    """Share of the card's memory."""
+    max_model_len: NonNegativeInt
+    """Longest sequence, tokens."""
+    requests_per_second_per_replica: str
+    """What one replica carries within the SLO, decimal."""
+
+
+class LLMServiceStatus(_Field):
+    """What the operator sees and does."""
+
+    observed_generation: NonNegativeInt = 0
+    """Generation of the spec that this describes."""
+    replicas: NonNegativeInt = 0
+    """Serving replicas."""
+    desired_replicas: NonNegativeInt = 0
+    """Serving replicas decided on."""
+    selector: str = ""
+    """Label selector of the serving replicas."""
+    replicas_by_role: ReplicasByRole | None = None
+    """All replicas."""
+    endpoint: str = ""
+    """Address inside the cluster."""
+    slo_attainment_percent: str = ""
+    """Share of the last half minute's requests within the SLO; empty: none ended."""
+    configuration: ConfigurationStatus | None = None
+    """Engine configuration in force."""
+    last_decision: LastDecision | None = None
+    """Last decision."""
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    )
+    """Ready sums the others up."""

@@ -1,0 +1,172 @@
+"""A cache of one collection, kept by list and watch.
+
+Resumes from the last resource version after a cut, lists again when the server says that it
+is too old, and tells the difference to the listener: an object that vanished in a gap is
+told as deleted. A line or an object that cannot be decoded affects nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+
+from controller.kube.client import Gone, KubeClient
+from controller.kube.objects import Meta
+from profiler.errors import WhaleFluxError
+
+PAGE = "500"
+_RETRY_FIRST_S = 0.2
+_RETRY_LONGEST_S = 15.0
+
+log = logging.getLogger(__name__)
+
+
+class HasMeta(Protocol):
+    """Any reduced object."""
+
+    metadata: Meta
+
+
+T = TypeVar("T", bound=HasMeta)
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] = []
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    message: str = ""
+
+
+class _Bookmark(msgspec.Struct):
+    metadata: _ListMeta
+
+
+def key_of(item: HasMeta) -> Key:
+    """Namespace and name of an object."""
+    return item.metadata.namespace, item.metadata.name
+
+
+class Reflector(Generic[T]):
+    """Mirrors `path` (narrowed by `selector`) into `items`."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        path: str,
+        kind: type[T],
+        listener: Callable[[Key, T | None], None],
+        selector: str = "",
+    ) -> None:
+        self.items: dict[Key, T] = {}
+        self.synced = asyncio.Event()
+        """Set once the first list is complete; nothing may be decided before."""
+        self._client = client
+        self._path = path
+        self._query = {"labelSelector": selector} if selector else {}
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._listener = listener
+        self._version = ""
+
+    async def run(self) -> None:
+        """Mirror until cancelled."""
+        pause_s = _RETRY_FIRST_S
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                    pause_s = _RETRY_FIRST_S
+                await self._watch()
+            except Gone:
+                self._version = ""
+            except (WhaleFluxError, aiohttp.ClientError, TimeoutError, OSError) as error:
+                log.warning("watch %s: %s; again in %.1f s", self._path, error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_LONGEST_S)
+
+    async def _list(self) -> None:
+        """Read every page, then tell what is new and what is gone."""
+        found: dict[Key, T] = {}
+        following, version = "", ""
+        while True:
+            more = {"continue": following} if following else {}
+            content = await self._client.get(self._path, limit=PAGE, **self._query, **more)
+            page = msgspec.json.decode(content, type=_Page)
+            for raw in page.items:
+                item = self._decoded(raw)
+                if item is not None:
+                    found[key_of(item)] = item
+            version, following = page.metadata.resource_version, page.metadata.continue_
+            if not following:
+                break
+        for key in self.items.keys() - found.keys():
+            self._forget(key)
+        for key, item in found.items():
+            self._keep(key, item)
+        self._version = version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        """Follow the stream until the server ends it."""
+        query = {**self._query, "resourceVersion": self._version, "timeoutSeconds": "300"}
+        async with self._client.watch(self._path, **query) as lines:
+            async for line in lines:
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = msgspec.json.decode(line, type=_Event)
+        except msgspec.DecodeError as error:  # a stream cut in the middle of a line
+            log.warning("watch %s: unreadable line: %s", self._path, error)
+            return
+        if event.type == "ERROR":
+            status = msgspec.json.decode(event.object, type=_Status)
+            raise Gone(f"watch {self._path}: {status.message}", status.code)
+        if event.type == "BOOKMARK":
+            bookmark = msgspec.json.decode(event.object, type=_Bookmark)
+            self._version = bookmark.metadata.resource_version
+            return
+        item = self._decoded(event.object)
+        if item is None:
+            return
+        self._version = item.metadata.resource_version
+        if event.type == "DELETED":
+            self._forget(key_of(item))
+        else:
+            self._keep(key_of(item), item)
+
+    def _decoded(self, raw: msgspec.Raw) -> T | None:
+        try:
+            return self._decode(raw)
+        except msgspec.MsgspecError as error:
+            log.warning("watch %s: skipping an object: %s", self._path, error)
+            return None
+
+    def _keep(self, key: Key, item: T) -> None:
+        old = self.items.get(key)
+        if old is None or old.metadata.resource_version != item.metadata.resource_version:
+            self.items[key] = item
+            self._listener(key, item)
+
+    def _forget(self, key: Key) -> None:
+        with contextlib.suppress(KeyError):
+            del self.items[key]
+            self._listener(key, None)

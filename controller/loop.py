@@ -1,0 +1,173 @@
+"""The loop of one service: observe → detect → decide → act, at every tick and every change.
+
+It alone reads the clock it was given. What an action cannot do now it does at the next tick:
+decisions are made anew from what is there, never from what was meant.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+
+from controller.decide import (
+    Action,
+    Admit,
+    Decision,
+    Drain,
+    Reason,
+    Remove,
+    Start,
+    State,
+    Withdraw,
+    decide,
+)
+from controller.observation import READY, Observation, Phase
+from controller.observe import Observer
+from controller.runtimes.protocol import Runtime
+from controller.service import Service
+from monitor.sources.scrape import scrape_all
+from profiler.errors import WhaleFluxError
+
+TICK_S = 1.0
+SCRAPE_TIMEOUT_S = 2.0
+DECISIONS_KEPT = 50
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A decision that changed something, and when."""
+
+    at_s: float
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One tick: what was seen, what was decided, what could not be done."""
+
+    at_s: float
+    seen: Observation
+    decision: Decision
+    fault: str | None = None
+
+
+Publish = Callable[[Outcome], None]
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Publish to nobody."""
+
+
+class ServiceLoop:
+    """Runs one service on a runtime."""
+
+    def __init__(
+        self,
+        service: Service,
+        runtime: Runtime,
+        http: aiohttp.ClientSession,
+        now_s: Callable[[], float],
+        publish: Publish = _nobody,
+        state: State | None = None,
+    ) -> None:
+        self.observer = Observer(service)
+        self.state = state or State()
+        self.decisions: deque[Logged] = deque(maxlen=DECISIONS_KEPT)
+        self.outcome: Outcome | None = None
+        self._runtime = runtime
+        self._http = http
+        self._now_s = now_s
+        self._publish = publish
+
+    @property
+    def service(self) -> Service:
+        """The service it runs."""
+        return self.observer.service
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._scrape_forever())
+            group.create_task(self._tick_forever())
+
+    async def _scrape_forever(self) -> None:
+        while True:
+            await self.scrape()
+            await asyncio.sleep(TICK_S)
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await self.tick()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._runtime.changed(self.service.id), TICK_S)
+
+    async def scrape(self) -> None:
+        """Read every replica that can answer."""
+        urls = {
+            f"{replica.url}/metrics": replica.id
+            for replica in self._runtime.replicas(self.service.id)
+            if replica.url is not None and replica.phase in (*READY, Phase.DRAINING)
+        }
+        readings = await scrape_all(self._http, urls, now_s=self._now_s, timeout_s=SCRAPE_TIMEOUT_S)
+        by_replica = {urls[url]: reading for url, reading in readings.items()}
+        self.observer.read(dict(by_replica), self._now_s())
+
+    async def tick(self) -> Outcome:
+        """Decide once and act on it."""
+        now_s = self._now_s()
+        seen = self.observer.observe(self._runtime.replicas(self.service.id), now_s)
+        before = self.state
+        decision, self.state = decide(seen, self.state, now_s)
+        fault = await self._act(decision)
+        self._remember(before, decision, now_s)
+        self.outcome = Outcome(now_s, seen, decision, fault)
+        self._publish(self.outcome)
+        return self.outcome
+
+    async def _act(self, decision: Decision) -> str | None:
+        """Carry the actions out in order; the first fault ends the tick, not the loop."""
+        try:
+            for action in decision.actions:
+                await self._carry_out(action)
+        except (WhaleFluxError, aiohttp.ClientError, OSError) as error:
+            log.warning("service %s: %s", self.service.id, error)
+            return str(error)
+        return None
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case Start(count):
+                await self._runtime.start(self.service, count)
+            case Admit(replica):
+                await self._runtime.admit(self.service, replica)
+            case Withdraw(replica):
+                await self._runtime.withdraw(self.service, replica)
+            case Drain(replica):
+                await self._runtime.drain(self.service, replica)
+            case Remove(replica):
+                await self._runtime.remove(self.service, replica)
+
+    def _remember(self, before: State, decision: Decision, now_s: float) -> None:
+        """Log what changed: the count, the actions, or that signals went missing or came."""
+        last = self.decisions[-1].decision.reason if self.decisions else None
+        blind = (decision.reason is Reason.NO_DATA) != (last is Reason.NO_DATA)
+        if decision.serving == before.serving and not decision.actions and not blind:
+            return
+        self.decisions.append(Logged(now_s, decision))
+        log.info(
+            "service %s: %s",
+            self.service.id,
+            decision.message,
+            extra={
+                "service": self.service.id,
+                "reasons": [str(reason) for reason in decision.reasons],
+                "serving": decision.serving,
+                "actions": [repr(action) for action in decision.actions],
+            },
+        )

@@ -1,0 +1,92 @@
+"""The local control plane: services on this machine, a loop each, one console.
+
+What `whaleflux up` runs; also embedded by the tour, the benchmarks and the tests.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from controller.api import Manifests
+from controller.clock import monotonic_s
+from controller.loop import ServiceLoop
+from controller.runtimes.local import HOST, LocalRuntime
+from controller.runtimes.processes import Processes, require_free
+from controller.service import resolve_service
+from controller.view import ServiceView, view_service
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LocalPlane:
+    """Loops on the local runtime."""
+
+    runtime: LocalRuntime
+    http: aiohttp.ClientSession
+    loops: list[ServiceLoop] = field(default_factory=list)
+
+    def views(self) -> tuple[ServiceView, ...]:
+        """Every service for people, in the order of the manifests."""
+        now_s = monotonic_s()
+        views = (
+            view_service(loop, self.runtime.endpoint(loop.service.id), now_s)
+            for loop in self.loops
+        )
+        return tuple(view for view in views if view is not None)
+
+    async def run(self) -> None:
+        """Run every loop until cancelled; one that fails does not stop the others."""
+        await asyncio.gather(*(self._run(loop) for loop in self.loops))
+
+    async def _run(self, loop: ServiceLoop) -> None:
+        while True:
+            try:
+                await loop.run()
+            except Exception:
+                log.exception("service %s: its loop failed; starting it again", loop.service.id)
+                await asyncio.sleep(1.0)
+
+
+@asynccontextmanager
+async def local_plane(
+    manifests: Manifests, router_port: int, log_dir: Path
+) -> AsyncIterator[LocalPlane]:
+    """Resolve the services and start their routers; ends every process on the way out.
+
+    The first service's router listens on `router_port`, the others on the ports after it.
+    Raises `Refused` for what cannot be served and for a port that is taken.
+    """
+    for offset, manifest in enumerate(manifests.services):
+        require_free(HOST, router_port + offset, f"router of {manifest.metadata.name}")
+    services = [
+        await asyncio.to_thread(resolve_service, manifest, manifests.profiles)
+        for manifest in manifests.services
+    ]
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        processes = await stack.enter_async_context(Processes(log_dir))
+        runtime = await stack.enter_async_context(LocalRuntime(processes, http, monotonic_s))
+        plane = LocalPlane(runtime, http)
+        for offset, service in enumerate(services):
+            await runtime.open_router(service, router_port + offset)
+            plane.loops.append(ServiceLoop(service, runtime, http, monotonic_s))
+        yield plane
+
+
+@asynccontextmanager
+async def running(plane: LocalPlane) -> AsyncIterator[None]:
+    """Run the plane's loops in the background of a block."""
+    task = asyncio.create_task(plane.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

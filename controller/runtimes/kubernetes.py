@@ -1,0 +1,194 @@
+"""The Kubernetes runtime: a replica is a Pod owned by its LLMService, its role is a label.
+
+The router selects `role=serving`, so admitting and withdrawing are label changes; requests
+that a withdrawn replica holds go on. What is there is read from a watched cache of pods.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from controller.kube import KubeClient, NotFound
+from controller.kube.objects import Pod
+from controller.kube.reflector import Key
+from controller.observation import Phase, Replica, ReplicaId
+from controller.operator import labels
+from controller.operator.manifests import (
+    ENGINE_PORT,
+    Images,
+    Owner,
+    endpoint,
+    engine_pod,
+    template_hash,
+)
+from controller.runtimes.changes import Changes
+from controller.service import Service, ServiceId, service_id
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class KubernetesRuntime:
+    """Pods of all services; `take` is the listener of the pods' reflector."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        images: Images,
+        now_s: Callable[[], float],
+        wall_s: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._images = images
+        self._now_s = now_s
+        self._wall_s = wall_s
+        self._pods: dict[ServiceId, dict[str, Pod]] = {}
+        self._owners: dict[ServiceId, Owner] = {}
+        self._services: dict[ServiceId, Service] = {}
+        self._awaited: dict[ServiceId, set[str]] = {}
+        """Pods created whose watch event has not come: counted once, started once."""
+        self._changes = Changes()
+
+    def serve(self, service: Service, owner: Owner) -> None:
+        """Know a service and who owns its pods."""
+        self._services[service.id] = service
+        self._owners[service.id] = owner
+
+    def forget(self, service: ServiceId) -> None:
+        """Know a service no more; its owner's deletion takes the pods along."""
+        for known in (self._services, self._owners, self._awaited):
+            known.pop(service, None)
+
+    def take(self, key: Key, pod: Pod | None) -> None:
+        """Take a change of a pod in."""
+        namespace, name = key
+        if pod is None:
+            for service, pods in self._pods.items():
+                if pods.pop(name, None) is not None and service.startswith(f"{namespace}/"):
+                    self._changes.note(service)
+            return
+        service = service_id(namespace, pod.metadata.labels.get(labels.SERVICE, ""))
+        self._pods.setdefault(service, {})[name] = pod
+        self._awaited.get(service, set()).discard(name)
+        self._changes.note(service)
+
+    async def start(self, service: Service, count: int) -> None:
+        """Create pods."""
+        owner = self._owners[service.id]
+        awaited = self._awaited.setdefault(service.id, set())
+        for _ in range(count):
+            body = engine_pod(service, owner, self._images)
+            made = _decode_pod(await self._client.create(_pods(service), body))
+            if made.metadata.name not in self._pods.get(service.id, {}):
+                awaited.add(made.metadata.name)
+
+    async def admit(self, service: Service, replica: ReplicaId) -> None:
+        """Label the pod for the router."""
+        await self._set_role(service, replica, labels.ROLE_SERVING)
+
+    async def withdraw(self, service: Service, replica: ReplicaId) -> None:
+        """Label the pod away from the router."""
+        await self._set_role(service, replica, labels.ROLE_STANDBY)
+
+    async def drain(self, service: Service, replica: ReplicaId) -> None:
+        """Withdraw and delete: preStop, SIGTERM and the grace period do the rest."""
+        await self._set_role(service, replica, labels.ROLE_DRAINING)
+        await self._delete(service, replica)
+
+    async def remove(self, service: Service, replica: ReplicaId) -> None:
+        """Delete at once."""
+        await self._delete(service, replica, gracePeriodSeconds=0)
+
+    def replicas(self, service: ServiceId) -> tuple[Replica, ...]:
+        """Pods of the service, and those created a moment ago."""
+        pods = self._pods.get(service, {}).values()
+        known = self._services.get(service)
+        current = "" if known is None else template_hash(known, self._images)
+        coming = sorted(self._awaited.get(service, set()))
+        return (
+            *(self._replica(pod, current) for pod in pods),
+            *(Replica(ReplicaId(name), Phase.PENDING, self._now_s()) for name in coming),
+        )
+
+    async def changed(self, service: ServiceId) -> None:
+        """Wait for a change."""
+        await self._changes.wait(service)
+
+    def endpoint(self, service: ServiceId) -> str | None:
+        """Address of the router's Service."""
+        known = self._services.get(service)
+        return None if known is None else endpoint(known)
+
+    async def _set_role(self, service: Service, replica: ReplicaId, role: str) -> None:
+        body = {"metadata": {"labels": {labels.ROLE: role}}}
+        try:
+            self.take(
+                (service.namespace, replica),
+                _decode_pod(await self._client.patch(f"{_pods(service)}/{replica}", body)),
+            )
+        except NotFound:
+            self.take((service.namespace, replica), None)
+
+    async def _delete(self, service: Service, replica: ReplicaId, **options: int) -> None:
+        try:
+            await self._client.delete(f"{_pods(service)}/{replica}", **options)
+        except NotFound:
+            self.take((service.namespace, replica), None)
+
+    def _replica(self, pod: Pod, current: str) -> Replica:
+        ready = pod.condition("Ready")
+        ready_at = ready.last_transition_time if ready and ready.status == "True" else None
+        address = pod.status.pod_ip
+        return Replica(
+            id=ReplicaId(pod.metadata.name),
+            phase=phase_of(pod),
+            created_s=self._moment_s(pod.metadata.creation_timestamp),
+            ready_s=None if ready_at is None else self._moment_s(ready_at),
+            url=f"http://{address}:{ENGINE_PORT}" if address else None,
+            message=_trouble(pod),
+            stale=pod.metadata.labels.get(labels.TEMPLATE, current) != current,
+        )
+
+    def _moment_s(self, at: datetime | None) -> float:
+        """Put the server's wall time on the controller's clock."""
+        if at is None:
+            return self._now_s()
+        age_s = self._wall_s() - (at - _EPOCH) / timedelta(seconds=1)
+        return self._now_s() - max(age_s, 0.0)
+
+
+def phase_of(pod: Pod) -> Phase:
+    """Where a pod stands in a replica's life."""
+    if pod.metadata.deletion_timestamp is not None:
+        return Phase.DRAINING
+    ended = any(c.state.terminated is not None for c in pod.status.container_statuses)
+    if ended or pod.status.phase in ("Failed", "Succeeded"):
+        return Phase.FAILED
+    ready = pod.condition("Ready")
+    if ready is not None and ready.status == "True":
+        serving = pod.metadata.labels.get(labels.ROLE) == labels.ROLE_SERVING
+        return Phase.SERVING if serving else Phase.STANDBY
+    return Phase.STARTING if pod.spec.node_name else Phase.PENDING
+
+
+def _trouble(pod: Pod) -> str:
+    """What keeps a pod from being ready, in its own words."""
+    for container in pod.status.container_statuses:
+        state = container.state
+        if state.terminated is not None:
+            detail = state.terminated.message or state.terminated.reason
+            return f"engine exited with {state.terminated.exit_code}: {detail}".rstrip(": ")
+        if state.waiting is not None and state.waiting.reason not in ("", "ContainerCreating"):
+            return f"{state.waiting.reason}: {state.waiting.message}".rstrip(": ")
+    scheduled = pod.condition("PodScheduled")
+    if scheduled is not None and scheduled.status == "False":
+        return f"{scheduled.reason}: {scheduled.message}"
+    return pod.status.message
+
+
+def _pods(service: Service) -> str:
+    return f"/api/v1/namespaces/{service.namespace}/pods"
+
+
+def _decode_pod(content: bytes) -> Pod:
+    return msgspec.json.decode(content, type=Pod)
