@@ -1,1 +1,1 @@
-"""controller"""
+"""The controller: observe, detect, decide and act, on any runtime; the command line."""

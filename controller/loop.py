@@ -35,6 +35,8 @@ from profiler.errors import WhaleFluxError
 TICK_S = 1.0
 SCRAPE_TIMEOUT_S = 2.0
 DECISIONS_KEPT = 50
+BLIND_AFTER_S = 10.0
+"""A replica just admitted has no second reading yet; that is no news."""
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,8 @@ class ServiceLoop:
         self._http = http
         self._now_s = now_s
         self._publish = publish
+        self._informed_s = now_s()
+        self._told_blind = False
 
     @property
     def service(self) -> Service:
@@ -116,7 +120,7 @@ class ServiceLoop:
         }
         readings = await scrape_all(self._http, urls, now_s=self._now_s, timeout_s=SCRAPE_TIMEOUT_S)
         by_replica = {urls[url]: reading for url, reading in readings.items()}
-        self.observer.read(dict(by_replica), self._now_s())
+        self.observer.read(by_replica, self._now_s())
 
     async def tick(self) -> Outcome:
         """Decide once and act on it."""
@@ -154,10 +158,12 @@ class ServiceLoop:
                 await self._runtime.remove(self.service, replica)
 
     def _remember(self, before: State, decision: Decision, now_s: float) -> None:
-        """Log what changed: the count, the actions, or that signals went missing or came."""
-        last = self.decisions[-1].decision.reason if self.decisions else None
-        blind = (decision.reason is Reason.NO_DATA) != (last is Reason.NO_DATA)
-        if decision.serving == before.serving and not decision.actions and not blind:
+        """Log what changed: the count, the actions, or that signals stay away."""
+        if Reason.NO_DATA not in decision.reasons:
+            self._informed_s, self._told_blind = now_s, False
+        newly_blind = now_s - self._informed_s > BLIND_AFTER_S and not self._told_blind
+        self._told_blind = self._told_blind or newly_blind
+        if decision.serving == before.serving and not decision.actions and not newly_blind:
             return
         self.decisions.append(Logged(now_s, decision))
         log.info(

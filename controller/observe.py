@@ -6,10 +6,20 @@ has no load; demand with a serving replica unread is not known.
 
 import statistics
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controller.capacity_book import CapacityBook
-from controller.observation import READY, Demand, Load, Observation, Phase, Replica, Sighting
+from controller.observation import (
+    READY,
+    Demand,
+    Load,
+    Observation,
+    Phase,
+    Replica,
+    ReplicaId,
+    Sighting,
+)
 from controller.service import Service
 from monitor import (
     EngineSignals,
@@ -62,15 +72,15 @@ class Observer:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.book = CapacityBook(service)
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[ReplicaId, _Watched] = {}
         self._start_ups_s: deque[float] = deque(maxlen=_START_UPS_KEPT)
-        self._timed: set[str] = set()
+        self._timed: set[ReplicaId] = set()
         self._new = False
         """Whether readings came since the last observation."""
         self.arrival_rps: float | None = None
         """Arrivals at the last scrape that told them, for people."""
 
-    def read(self, readings: dict[str, Reading], now_s: float) -> None:
+    def read(self, readings: Mapping[ReplicaId, Reading], now_s: float) -> None:
         """Take in the scrape of the replicas, by replica id."""
         for replica, reading in readings.items():
             self._watched.setdefault(replica, _Watched()).add(reading, now_s)

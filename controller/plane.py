@@ -36,8 +36,7 @@ class LocalPlane:
         """Every service for people, in the order of the manifests."""
         now_s = monotonic_s()
         views = (
-            view_service(loop, self.runtime.endpoint(loop.service.id), now_s)
-            for loop in self.loops
+            view_service(loop, self.runtime.endpoint(loop.service.id), now_s) for loop in self.loops
         )
         return tuple(view for view in views if view is not None)
 

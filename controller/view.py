@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from controller.decide import Decision
 from controller.loop import Logged, ServiceLoop
 from controller.observation import Observation, Phase
 
@@ -119,7 +118,7 @@ def _replicas(seen: Observation, now_s: float) -> tuple[ReplicaView, ...]:
 
 
 def _decision(logged: Logged, now_s: float) -> DecisionView:
-    made: Decision = logged.decision
+    made = logged.decision
     return DecisionView(
         now_s - logged.at_s, made.serving, made.standby, str(made.reason), made.message
     )

@@ -9,10 +9,7 @@ from profiler.operators import Replica
 from profiler.scheduler import Shape
 from profiler.step_cost import NO_WINDOW, StepCost
 
-
-def _shape(**fields: float) -> Shape:
-    empty = Shape(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
-    return empty._replace(**fields)
+_NOTHING = Shape(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 def analytical_cost(replica: Replica) -> StepCost:
@@ -25,20 +22,20 @@ def analytical_cost(replica: Replica) -> StepCost:
     weights = a.always_read_parameters * a.weights.linear_bits / 8
     head = a.head_parameters * a.weights.other_bits / 8
     return StepCost(
-        step_overhead_s=e.step_s + e.layer_s * a.layers + replica.all_reduce(_shape()).seconds,
+        step_overhead_s=e.step_s + e.layer_s * a.layers + replica.all_reduce(_NOTHING).seconds,
         sequence_s=e.sequence_s + head_flops,
         token_compute_s=linear,
         weights_s=(weights + head) * read_s,
         expert_weights_s=a.expert_parameters * a.weights.expert_bits / 8 * read_s,
         expert_miss_ratio=1.0 - a.experts.per_token / a.experts.count if a.experts else 0.0,
-        token_link_s=replica.all_reduce(_shape(tokens=1)).seconds
-        - replica.all_reduce(_shape()).seconds,
-        prefill_pair_s=replica.prefill_attention(_shape(prefill_token_pairs=1)).seconds,
+        token_link_s=replica.all_reduce(_NOTHING._replace(tokens=1)).seconds
+        - replica.all_reduce(_NOTHING).seconds,
+        prefill_pair_s=replica.prefill_attention(_NOTHING._replace(prefill_token_pairs=1)).seconds,
         prefill_window_pair_s=replica.prefill_attention(
-            _shape(prefill_window_token_pairs=1)
+            _NOTHING._replace(prefill_window_token_pairs=1)
         ).seconds,
-        kv_token_s=replica.decode_attention(_shape(kv_tokens=1)).seconds,
-        kv_window_token_s=replica.decode_attention(_shape(kv_window_tokens=1)).seconds,
+        kv_token_s=replica.decode_attention(_NOTHING._replace(kv_tokens=1)).seconds,
+        kv_window_token_s=replica.decode_attention(_NOTHING._replace(kv_window_tokens=1)).seconds,
         mixed_kv_ratio=e.mixed_kv_ratio,
         window_tokens=a.window_tokens or NO_WINDOW,
         request_s=e.request_s,

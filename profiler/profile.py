@@ -190,12 +190,12 @@ class EngineProfileSpec(_Document):
 
     def resolve(self) -> EngineProfile:
         """Turn the document into the value that predictions take."""
-        cost = {name: float(getattr(self.step_cost, name)) for name in StepCost._fields}
+        cost: dict[str, Any] = {n: float(getattr(self.step_cost, n)) for n in StepCost._fields}
         return EngineProfile(
             model=self.model,
             gpu=self.gpu,
             tensor_parallel_size=self.tensor_parallel_size,
-            cost=StepCost(**{**cost, "window_tokens": self.step_cost.window_tokens}),
+            cost=StepCost(**cost)._replace(window_tokens=self.step_cost.window_tokens),
             memory=EngineMemory(
                 **{f.name: float(getattr(self.memory, f.name)) for f in fields(EngineMemory)}
             ),
@@ -210,7 +210,7 @@ class EngineProfileSpec(_Document):
 
 def to_document(profile: EngineProfile, name: str) -> dict[str, Any]:
     """Write a profile as a Kubernetes-style document; `read_profile` reads it back."""
-    cost = {k: _decimal(v) for k, v in profile.cost._asdict().items()}
+    cost: dict[str, Any] = {k: _decimal(v) for k, v in profile.cost._asdict().items()}
     cost["window_tokens"] = profile.cost.window_tokens
     spec = EngineProfileSpec(
         model=profile.model,
@@ -239,20 +239,30 @@ def _decimal(value: float) -> str:
     return str(Decimal(f"{value:.9g}"))
 
 
-def read_profile(path: str | Path) -> EngineProfile:
-    """Read an `EngineProfile` document from a YAML file; `Refused` names what is wrong."""
+def read_profile(source: str) -> EngineProfile:
+    """Read an `EngineProfile` document from a YAML file, or inline when it begins with `{`.
+
+    `Refused` names what is wrong.
+    """
+    inline = source.lstrip().startswith("{")
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = source if inline else Path(source).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except OSError as error:
-        raise Refused(f"profile: cannot read {path}: {error.strerror}") from error
+        raise Refused(f"profile: cannot read {source}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise Refused(f"profile: {path} is not YAML: {_one_line(error)}") from error
+        raise Refused(f"profile: is not YAML: {_one_line(error)}") from error
+    return parse_profile_document(content, "the document" if inline else source)
+
+
+def parse_profile_document(content: object, place: str) -> EngineProfile:
+    """Validate a document; `place` says where it came from."""
     if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise Refused(f"profile: {path} holds no {KIND} document")
+        raise Refused(f"profile: {place} holds no {KIND} document")
     try:
         return EngineProfileSpec.model_validate(content.get("spec")).resolve()
     except ValidationError as error:
-        raise Refused(f"profile: {path}: {first_fault(error, 'spec')}") from error
+        raise Refused(f"profile: {place}: {first_fault(error, 'spec')}") from error
 
 
 def first_fault(error: ValidationError, root: str = "") -> str:

@@ -21,7 +21,7 @@ them on return is not computed twice.
 Invariant: blocks held by running sequences + free blocks = `num_blocks`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -109,14 +109,14 @@ PER_SLOT_FLOATS = ("arrival_s", "scheduled_s", "first_token_s", "last_token_s", 
 
 def new_state(limits: Limits, slots: int) -> State:
     """Make an empty engine with room for `slots` requests in flight."""
-    arrays = {name: np.zeros(slots, np.int64) for name in PER_SLOT_INTS}
+    arrays: dict[str, NDArray[Any]] = {name: np.zeros(slots, np.int64) for name in PER_SLOT_INTS}
+    arrays |= {name: np.zeros(slots, np.float64) for name in PER_SLOT_FLOATS}
     arrays["free_slots"] = np.arange(slots - 1, -1, -1, dtype=np.int64)
     counters = np.zeros(COUNTERS, np.int64)
     counters[FREE_BLOCKS] = limits.num_blocks
     counters[FREE_SLOTS] = slots
     return State(
         **arrays,
-        **{name: np.zeros(slots, np.float64) for name in PER_SLOT_FLOATS},
         running=np.zeros(limits.max_num_seqs, np.int64),
         counters=counters,
     )
@@ -139,7 +139,14 @@ def grown(state: State) -> State:
 
 
 @njit(cache=True)
-def enqueue(s, request, arrival_s, prompt_tokens, output_tokens, prefix_tokens):
+def enqueue(
+    s: State,
+    request: int,
+    arrival_s: float,
+    prompt_tokens: int,
+    output_tokens: int,
+    prefix_tokens: int,
+) -> int:
     """Put a request at the end of the queue; its slot, or NO_SLOT when all are taken."""
     c = s.counters
     if c[FREE_SLOTS] == 0:
@@ -166,13 +173,13 @@ def enqueue(s, request, arrival_s, prompt_tokens, output_tokens, prefix_tokens):
 
 
 @njit(cache=True)
-def blocks_for(tokens, block_size):
+def blocks_for(tokens: int, block_size: int) -> int:
     """Blocks that hold `tokens`."""
     return (tokens + block_size - 1) // block_size
 
 
 @njit(cache=True)
-def take(s, slot, blocks):
+def take(s: State, slot: int, blocks: int) -> None:
     """Give a sequence `blocks` more."""
     c = s.counters
     c[FREE_BLOCKS] -= blocks
@@ -181,7 +188,7 @@ def take(s, slot, blocks):
 
 
 @njit(cache=True)
-def preempt_last(s):
+def preempt_last(s: State) -> None:
     """Free the blocks of the sequence admitted last and put it at the head of the queue."""
     c = s.counters
     c[RUNNING] -= 1
@@ -195,11 +202,10 @@ def preempt_last(s):
     c[WAITING_HEAD] = (c[WAITING_HEAD] - 1) % s.waiting.size
     c[WAITING] += 1
     s.waiting[c[WAITING_HEAD]] = slot
-    return slot
 
 
 @njit(cache=True)
-def cached_tokens(s, limits, slot):
+def cached_tokens(s: State, limits: Limits, slot: int) -> int:
     """Tokens that a waiting sequence finds in the prefix cache; at least one is computed."""
     total = s.prompt_tokens[slot] + s.generated[slot]
     if limits.prefix_caching == 0:
@@ -214,7 +220,7 @@ def cached_tokens(s, limits, slot):
 
 
 @njit(cache=True)
-def schedule_running(s, limits, budget):
+def schedule_running(s: State, limits: Limits, budget: int) -> tuple[int, bool]:
     """Give running sequences their tokens; (budget left, whether one was preempted)."""
     c = s.counters
     preempted = False
@@ -239,7 +245,7 @@ def schedule_running(s, limits, budget):
 
 
 @njit(cache=True)
-def schedule_waiting(s, limits, budget, now_s):
+def schedule_waiting(s: State, limits: Limits, budget: int, now_s: float) -> None:
     """Admit from the queue, first come first served."""
     c = s.counters
     while c[WAITING] > 0 and budget > 0 and c[RUNNING] < limits.max_num_seqs:
@@ -266,7 +272,7 @@ def schedule_waiting(s, limits, budget, now_s):
 
 
 @njit(cache=True)
-def shape_of(s, window_tokens):
+def shape_of(s: State, window_tokens: int) -> Shape:
     """Sum up the step under way; `window_tokens` is what sliding-window layers see."""
     tokens = sequences = prefills = 0
     pairs = window_pairs = kv = window_kv = 0.0
@@ -289,7 +295,7 @@ def shape_of(s, window_tokens):
 
 
 @njit(cache=True)
-def schedule(s, limits, now_s, window_tokens):
+def schedule(s: State, limits: Limits, now_s: float, window_tokens: int) -> Shape:
     """Decide the next step; its shape (0 tokens: nothing to run)."""
     budget, preempted = schedule_running(s, limits, limits.max_num_batched_tokens)
     if not preempted:
@@ -298,7 +304,7 @@ def schedule(s, limits, now_s, window_tokens):
 
 
 @njit(cache=True)
-def release(s, slot):
+def release(s: State, slot: int) -> None:
     """Return a sequence's slot; its blocks must be free already."""
     c = s.counters
     s.free_slots[c[FREE_SLOTS]] = slot
@@ -306,7 +312,9 @@ def release(s, slot):
 
 
 @njit(cache=True)
-def commit(s, now_s, emitted, finished):
+def commit(
+    s: State, now_s: float, emitted: NDArray[np.int64], finished: NDArray[np.int64]
+) -> tuple[int, int]:
     """End the step at `now_s`: count its tokens, sample, retire what is complete.
 
     `emitted`, `finished`: [max_num_seqs] int64, filled with slots; a finished slot is no
@@ -343,7 +351,7 @@ def commit(s, now_s, emitted, finished):
 
 
 @njit(cache=True)
-def abort(s, slot):
+def abort(s: State, slot: int) -> bool:
     """Forget a request wherever it is, free its KV and its slot; False if it is not there."""
     c = s.counters
     for i in range(c[RUNNING]):

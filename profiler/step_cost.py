@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from numba import njit
 
+from profiler.scheduler import Shape
+
 NO_WINDOW = 1 << 40
 """`window_tokens` of a model without sliding windows: longer than any context."""
 
@@ -57,7 +59,7 @@ class StepCost(NamedTuple):
 
 
 @njit(cache=True)
-def step_s(cost, shape):
+def step_s(cost: StepCost, shape: Shape) -> float:
     """Duration of one step of the given `Shape` (a kernel: no validation)."""
     weights = cost.weights_s
     if cost.expert_weights_s > 0.0:

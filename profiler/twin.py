@@ -37,8 +37,12 @@ class Results(NamedTuple):
     """[GAP_BINS] histogram of the gaps between tokens."""
 
 
+Arrivals = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Arrival time, prompt, output and prefix tokens; [requests] each."""
+
+
 @njit(cache=True)
-def gap_bin(gap_s):
+def gap_bin(gap_s: float) -> int:
     """Bin of a gap between tokens."""
     if gap_s <= GAP_LOW_S:
         return 0
@@ -46,7 +50,7 @@ def gap_bin(gap_s):
 
 
 @njit(cache=True)
-def next_noise(seed):
+def next_noise(seed: NDArray[np.uint64]) -> float:
     """Step a SplitMix64 state in `seed[0]`; a standard-normal-like number (Irwin–Hall of 4)."""
     total = 0.0
     for _ in range(4):
@@ -60,7 +64,7 @@ def next_noise(seed):
 
 
 @njit(cache=True)
-def noisy(duration_s, noise_ratio, seed):
+def noisy(duration_s: float, noise_ratio: float, seed: NDArray[np.uint64]) -> float:
     """Scale a duration by exp(noise_ratio · N(0, 1))."""
     if noise_ratio == 0.0:
         return duration_s
@@ -68,7 +72,14 @@ def noisy(duration_s, noise_ratio, seed):
 
 
 @njit(cache=True)
-def record_gaps(s, emitted, n_emitted, before_s, now_s, gaps):
+def record_gaps(
+    s: State,
+    emitted: NDArray[np.int64],
+    n_emitted: int,
+    before_s: NDArray[np.float64],
+    now_s: float,
+    gaps: NDArray[np.int64],
+) -> None:
     """Count the gaps that the step just committed closed; `before_s`: last token per slot."""
     for i in range(n_emitted):
         slot = emitted[i]
@@ -77,7 +88,18 @@ def record_gaps(s, emitted, n_emitted, before_s, now_s, gaps):
 
 
 @njit(cache=True)
-def run(s, limits, cost, trace, cursor, clock, until_s, noise_ratio, seed, out):  # noqa: PLR0913
+def run(  # noqa: PLR0913, PLR0917
+    s: State,
+    limits: Limits,
+    cost: StepCost,
+    trace: Arrivals,
+    cursor: int,
+    clock: float,
+    until_s: float,
+    noise_ratio: float,
+    seed: NDArray[np.uint64],
+    out: Results,
+) -> tuple[int, float, bool]:
     """Step the engine over `trace` from request `cursor` on, until `until_s` or idleness.
 
     trace: (arrival_s, prompt, output, prefix) arrays. Returns (cursor, clock, full): full
@@ -171,7 +193,12 @@ def simulate(
         )
     n = len(trace)
     out = Results(
-        *(np.full(n, np.nan) for _ in range(4)), np.zeros(n, np.int64), np.zeros(GAP_BINS, np.int64)
+        scheduled_s=np.full(n, np.nan),
+        first_token_s=np.full(n, np.nan),
+        last_token_s=np.full(n, np.nan),
+        max_gap_s=np.full(n, np.nan),
+        preemptions=np.zeros(n, np.int64),
+        gaps=np.zeros(GAP_BINS, np.int64),
     )
     arrays = (trace.arrival_s, trace.input_tokens, trace.output_tokens, trace.prefix_tokens)
     state = scheduler.new_state(limits, 1024)

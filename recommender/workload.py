@@ -104,4 +104,5 @@ def _spread(mean: float, seed: int) -> NDArray[np.int64]:
     shape = 1.0 / _LENGTH_CV**2
     drawn = np.random.default_rng(seed).gamma(shape, mean / shape, _SAMPLE)
     lengths = np.clip(drawn, 1.0, 4.0 * mean)
-    return np.maximum(np.rint(lengths * mean / lengths.mean()), 1).astype(np.int64)
+    whole: NDArray[np.int64] = np.rint(lengths * mean / lengths.mean()).astype(np.int64)
+    return np.maximum(whole, 1)

@@ -72,9 +72,7 @@ def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return _structural({"$ref": f"#/$defs/{model.__name__}"}, definitions)
 
 
-def _crd(
-    kind: str, plural: str, short: list[str], version: dict[str, Any]
-) -> dict[str, Any]:
+def _crd(kind: str, plural: str, short: list[str], version: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

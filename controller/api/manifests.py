@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from controller.api.llmservice import GROUP, VERSION, LLMService
 from profiler.errors import Refused
-from profiler.profile import EngineProfile, EngineProfileSpec, first_fault
+from profiler.profile import EngineProfile, first_fault, parse_profile_document
 
 _LIMIT_BYTES = 4 << 20
 
@@ -34,7 +34,7 @@ def read_manifests(paths: list[Path]) -> Manifests:
                 services.append(parse_service(document, place))
             elif kind == "EngineProfile":
                 name = str((document.get("metadata") or {}).get("name", ""))
-                profiles[name] = parse_profile(document, place)
+                profiles[name] = parse_profile_document(document, place)
             else:
                 raise Refused(f"{place}: kind {kind!r} is neither LLMService nor EngineProfile")
     names = [service.metadata.name for service in services]
@@ -55,14 +55,6 @@ def parse_service(document: Mapping[str, Any], place: str) -> LLMService:
         return LLMService.model_validate(document)
     except ValidationError as error:
         raise Refused(f"{place}: {first_fault(error)}") from error
-
-
-def parse_profile(document: Mapping[str, Any], place: str) -> EngineProfile:
-    """Validate one EngineProfile."""
-    try:
-        return EngineProfileSpec.model_validate(document.get("spec")).resolve()
-    except ValidationError as error:
-        raise Refused(f"{place}: {first_fault(error, 'spec')}") from error
 
 
 def _documents(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

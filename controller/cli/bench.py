@@ -43,7 +43,7 @@ class Output(StrEnum):
     JSON = "json"
 
 
-def bench(  # noqa: PLR0913, PLR0917 - every option of a command is a parameter
+def bench(
     url: Annotated[str, typer.Argument(help="Address of the service, without /v1.")],
     trace: Annotated[
         Path | None, typer.Option(help="CSV[.gz]: arrival_s, input_tokens, output_tokens.")

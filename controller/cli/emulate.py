@@ -82,7 +82,7 @@ FaultsOn = Annotated[bool, typer.Option("--enable-faults", help="Serve POST /fau
 AtStart = Annotated[Literal["out-of-memory"] | None, typer.Option(help="Fail while starting.")]
 
 
-def emulate(  # noqa: PLR0913, PLR0917 - a command line has as many options as its engine
+def emulate(
     ctx: typer.Context,
     model: Model,
     served_model_name: ServedName = None,

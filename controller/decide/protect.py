@@ -46,9 +46,7 @@ def plan(seen: Observation, serving: int, standby: int) -> Plan:
     admitted = ready[: max(serving - len(now_serving), 0)]
     if admitted and reasons:
         reasons.append(Reason.STANDBY_ADMITTED)
-    fleet = _Fleet(
-        now_serving + admitted, ready[len(admitted) :], seen.ids(*COMING, stale=False)
-    )
+    fleet = _Fleet(now_serving + admitted, ready[len(admitted) :], seen.ids(*COMING, stale=False))
     old = _retire(seen, serving - len(fleet.serving), wedged)
     if old:
         reasons.append(Reason.ROLLING_OUT)

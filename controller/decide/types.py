@@ -146,7 +146,8 @@ _SENTENCES: dict[Reason, str] = {
 def explain(serving: int, standby: int, reasons: tuple[Reason, ...], numbers: Numbers) -> str:
     """Write the sentence a person reads in status, events, log and console."""
     replicas = f"{serving} serving" + (f" + {standby} standby" if standby else "")
-    story = "; ".join(dict.fromkeys(_SENTENCES[reason] for reason in reasons))
+    told = [reason for reason in reasons if reason is not Reason.STEADY] or reasons
+    story = "; ".join(dict.fromkeys(_SENTENCES[reason] for reason in told))
     if numbers.forecast_rps is None:
         return f"{replicas}: {story}"
     figures = (

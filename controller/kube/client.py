@@ -51,7 +51,7 @@ class Credentials:
         from kubernetes import client, config  # noqa: PLC0415
 
         try:
-            config.load_config()
+            config.load_config()  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
             raise Refused(
                 f"kubernetes: no cluster to talk to ({error}): set KUBECONFIG or run in a pod"
@@ -104,7 +104,7 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER}
         return await self._send("PATCH", path, query, body, "application/merge-patch+json")
 
-    async def delete(self, path: str, **body: Any) -> bytes:  # noqa: ANN401 - DeleteOptions
+    async def delete(self, path: str, **body: Any) -> bytes:
         """Delete; `body` is DeleteOptions."""
         return await self._send("DELETE", path, {}, body, "application/json")
 

@@ -148,16 +148,16 @@ def router_objects(service: Service, owner: Owner, images: Images) -> list[dict[
             "apiVersion": f"{rbac}/v1",
             "kind": "Role",
             "metadata": meta,
-            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
+            "rules": [
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+            ],
         },
         {
             "apiVersion": f"{rbac}/v1",
             "kind": "RoleBinding",
             "metadata": meta,
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
-            "subjects": [
-                {"kind": "ServiceAccount", "name": name, "namespace": service.namespace}
-            ],
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": service.namespace}],
         },
         _router_deployment(service, meta, images),
         {
@@ -182,9 +182,7 @@ def endpoint(service: Service) -> str:
     return f"http://{service.name}.{service.namespace}.svc"
 
 
-def _router_deployment(
-    service: Service, meta: dict[str, Any], images: Images
-) -> dict[str, Any]:
+def _router_deployment(service: Service, meta: dict[str, Any], images: Images) -> dict[str, Any]:
     pod_labels = {
         **labels.common(service.name),
         labels.ROLE: labels.ROLE_ROUTER,

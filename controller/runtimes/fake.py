@@ -57,7 +57,7 @@ class FakeRuntime:
         """Wait for a change."""
         await self._changes.wait(service)
 
-    def endpoint(self, service: ServiceId) -> str | None:  # noqa: ARG002
+    def endpoint(self, service: ServiceId) -> str | None:
         """Give no address: nothing listens."""
         return None
 

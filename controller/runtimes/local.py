@@ -156,8 +156,10 @@ class LocalRuntime:
             self._replicas[service].pop(running.replica.id, None)
             self._changes.note(service)
             return
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        message = f"engine {how}: {running.process.last_words()}"
+        if code < 0:
+            message = f"engine killed by {signal.Signals(-code).name}"
+        else:
+            message = f"engine exited with {code}: {running.process.last_words()}"
         log.warning("replica %s failed: %s", running.replica.id, message)
         self._set(service, running, phase=Phase.FAILED, message=message)
 
@@ -194,7 +196,7 @@ class LocalRuntime:
             try:
                 await self._start_router(service, name, port)
             except RetryLater as error:
-                log.error("%s", error)  # noqa: TRY400 - the cause is in its own log
+                log.error("%s", error)
                 await asyncio.sleep(error.after_s)
                 continue
             for running in self._replicas.get(service, {}).values():

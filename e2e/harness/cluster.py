@@ -108,7 +108,7 @@ class Cluster:
         )
 
     def stop(self) -> None:
-        """Stop nodes and servers, newest first, and remove the folder."""
+        """Stop nodes and servers, newest first; remove the folder unless E2E_KEEP is set."""
         for node in self.nodes.values():
             node.stop(kill=True)
         self.nodes.clear()

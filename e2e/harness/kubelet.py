@@ -36,6 +36,7 @@ async def serve(address: str, log_file: LogFile, runs: Runs) -> web.AppRunner:
         if path is None:
             raise web.HTTPNotFound(text="no such container on this node")
         answer = web.StreamResponse()
+        answer.force_close()  # no idle connection may outlive the node's loop
         await answer.prepare(request)
         with path.open("rb") as opened:
             await answer.write(_tail(opened.read(), request.query.get("tailLines")))

@@ -37,6 +37,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 LOG = logging.getLogger("e2e.node")
 RETRY_S = 0.2
+FAREWELL_S = 0.1
 
 
 class NodeFailed(RuntimeError):
@@ -159,6 +160,7 @@ class Node:
         finally:
             await self._end_all()
             await served.cleanup()
+            await asyncio.sleep(FAREWELL_S)  # TLS connections end a moment after their close
 
     def _in_thread(self) -> None:
         try:

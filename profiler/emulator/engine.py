@@ -76,7 +76,7 @@ class RealTimeEngine:
         self._arrivals: list[tuple[float, int, Job]] = []
         self._free_s = clock.now_s()  # nominal end of the last step
         self._hung = False
-        self._death: EngineDeadError | None = None
+        self._death: str | None = None
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,10 +86,10 @@ class RealTimeEngine:
     def submit(self, generation: Generation, arrival_s: float) -> Job:
         """Take a request that reached the server at `arrival_s`; its handle."""
         if self._death is not None:
-            raise self._death
+            raise EngineDeadError(self._death)
         if self.draining:
             raise EngineDrainingError("the engine is shutting down and takes no new requests")
-        visible_s = max(arrival_s + self._twin.cost.request_s, arrival_s)
+        visible_s = arrival_s + self._twin.cost.request_s  # what HTTP took is in it
         job = Job(next(self._numbers), generation, arrival_s, visible_s)
         self._jobs[job.number] = job
         heapq.heappush(self._arrivals, (visible_s, job.number, job))
@@ -155,12 +155,16 @@ class RealTimeEngine:
     # --- faults, sleep ---
 
     def hang(self) -> None:
-        """Stop stepping; whatever is in flight stays there."""
+        """Stop stepping; what is in flight stays there, and gauges freeze as vLLM's do.
+
+        A step under way never ends. An idle engine shows nothing at all: requests that come
+        are seen by no scheduler, so only a probe or missing progress tells.
+        """
         self._hung = True
 
     def die(self, cause: str) -> None:
         """Fail as a whole: what is in flight ends in errors, nothing new is taken."""
-        self._death = EngineDeadError(cause)
+        self._death = cause
         self.abort_all(Finish.ERROR)
 
     def recover(self) -> None:

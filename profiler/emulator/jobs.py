@@ -35,8 +35,6 @@ class Generation:
     """Tokens to generate, ≥ 1."""
     max_tokens: int
     """Tokens that the client allowed."""
-    asked_max_tokens: int | None
-    """`max_tokens` as the request had it; None: it did not say."""
     answer: Answer
     finish: Finish
     """STOP where the answer ends by itself, LENGTH where `max_tokens` cuts it."""

@@ -57,6 +57,11 @@ class Sampling(msgspec.Struct, kw_only=True):
     stream: bool | None = False
     stream_options: StreamOptions | None = None
 
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk that carries the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
 
 class CompletionRequest(Sampling):
     """`POST /v1/completions`."""
@@ -122,24 +127,22 @@ class Resolver:
         prompt = prompt_pieces(request.prompt)
         asked = request.max_tokens
         most = COMPLETION_MAX_TOKENS if asked is None else asked
-        return self._resolve(request, prompt, most, asked)
+        return self._resolve(request, prompt, most)
 
     def chat(self, request: ChatRequest) -> Generation:
         """Resolve `POST /v1/chat/completions`."""
         prompt = message_pieces(request.messages)
         asked = request.max_completion_tokens
         asked = request.max_tokens if asked is None else asked
-        most = self.max_model_len - len(prompt) if asked is None else asked
-        return self._resolve(request, prompt, max(most, 1) if asked is None else most, asked)
+        room = max(self.max_model_len - len(prompt), 1)
+        return self._resolve(request, prompt, room if asked is None else asked)
 
     def check_model(self, name: str | None) -> None:
         """Answer 404 for a model that is not served here."""
         if name and name not in self.names:
             raise ApiError(404, f"The model `{name}` does not exist.", "model")
 
-    def _resolve(
-        self, request: Sampling, prompt: list[bytes | int], most: int, asked: int | None
-    ) -> Generation:
+    def _resolve(self, request: Sampling, prompt: list[bytes | int], most: int) -> Generation:
         self.check_model(request.model)
         _check_sampling(request, most)
         self._check_length(len(prompt), most)
@@ -148,7 +151,7 @@ class Resolver:
         if not request.ignore_eos:
             made = tokens.answer_tokens(decided, request.min_tokens or 0, most)
         finish = Finish.STOP if made < most else Finish.LENGTH
-        return Generation(prompt, made, most, asked, tokens.Answer(decided), finish)
+        return Generation(prompt, made, most, tokens.Answer(decided), finish)
 
     def _check_length(self, prompt_tokens: int, max_tokens: int) -> None:
         if prompt_tokens + max_tokens <= self.max_model_len:

@@ -20,7 +20,14 @@ from profiler.emulator.http_metrics import UNCOUNTED, HttpCollector
 from profiler.emulator.jobs import WHOLE, Finish, Generation, Job
 from profiler.emulator.metrics import Page
 from profiler.emulator.options import Options
-from profiler.emulator.protocol import ApiError, ChatRequest, CompletionRequest, Resolver, parse
+from profiler.emulator.protocol import (
+    ApiError,
+    ChatRequest,
+    CompletionRequest,
+    Resolver,
+    Sampling,
+    parse,
+)
 from profiler.emulator.replies import (
     DONE,
     ChatStyle,
@@ -62,8 +69,7 @@ class Api:
         asked = parse(await request.read(), CompletionRequest)
         job = self._submit(self.resolver.completion(asked), arrival_s)
         style = CompletionStyle(self._head(request, "cmpl", asked.model))
-        counted = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        return await self._answer(request, job, style, (bool(asked.stream), counted))
+        return await self._answer(request, job, style, asked)
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/chat/completions`."""
@@ -71,8 +77,7 @@ class Api:
         asked = parse(await request.read(), ChatRequest)
         job = self._submit(self.resolver.chat(asked), arrival_s)
         style = ChatStyle(self._head(request, "chatcmpl", asked.model))
-        counted = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        return await self._answer(request, job, style, (bool(asked.stream), counted))
+        return await self._answer(request, job, style, asked)
 
     async def models(self, _: web.Request) -> web.Response:
         """`GET /v1/models`."""
@@ -106,18 +111,14 @@ class Api:
         return Head(f"{kind}-{asked}", int(self._wall()), name)
 
     async def _answer(
-        self, request: web.Request, job: Job, style: Style, streamed_counted: tuple[bool, bool]
+        self, request: web.Request, job: Job, style: Style, asked: Sampling
     ) -> web.StreamResponse:
-        streamed, counted = streamed_counted
         try:
-            if streamed:
-                return await self._stream(request, job, style, counted)
+            if asked.stream:
+                return await self._stream(request, job, style, asked.wants_usage)
             await job.beyond(WHOLE)
             self._check(job)
             return web.Response(body=style.whole(job), content_type="application/json")
-        except ConnectionResetError:  # it hung up between two tokens
-            log.debug("client of request %d is gone", job.number)
-            raise
         finally:  # a client that hangs up cancels this handler: its KV is free at once
             self._engine.abort(job)
 
@@ -183,7 +184,7 @@ def _counting(http: HttpCollector, clock: Clock) -> Callable[..., Awaitable[web.
             return await _translated(request, handler)
         begun_s = clock.now_s()
         response = await _translated(request, handler)
-        known = path if response.status != HTTPStatus.NOT_FOUND else "none"
+        known = path if request.match_info.http_exception is None else "none"
         http.count(known, request.method, response.status, clock.now_s() - begun_s)
         http.measure(known, request.content_length or 0, response.content_length or 0)
         return response

@@ -1,13 +1,15 @@
 """Hanging up, sleeping, draining and faults, seen over HTTP."""
 
-import asyncio
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from emulated import STEP_S, Emulated, emulated, until
 
 from profiler.emulator.faults import DEAD
+
+if TYPE_CHECKING:
+    import asyncio
 
 LONG = {"prompt": "a b c", "max_tokens": 500, "ignore_eos": True}
 

@@ -81,10 +81,12 @@ async def test_preemptions_are_counted_per_request() -> None:
 
 
 async def test_the_cache_s_configuration_is_told() -> None:
-    async with emulated(gpu_memory_utilization=0.8) as server:
-        async with server.session.get("/metrics") as response:
-            families = text_string_to_metric_families(await response.text())
-            info = next(f for f in families if f.name == "vllm:cache_config_info")
+    async with (
+        emulated(gpu_memory_utilization=0.8) as server,
+        server.session.get("/metrics") as response,
+    ):
+        families = text_string_to_metric_families(await response.text())
+        info = next(f for f in families if f.name == "vllm:cache_config_info")
     labels = info.samples[0].labels
     assert (labels["num_gpu_blocks"], labels["block_size"]) == ("64", "16")
     assert (labels["kv_cache_size_tokens"], labels["gpu_memory_utilization"]) == ("1024", "0.8")
@@ -103,9 +105,9 @@ async def test_families_are_those_of_the_real_page() -> None:
         assert ours[name] == real[name], name
 
 
-def outline(page: str) -> dict[str, tuple[str, str, frozenset[object]]]:
+def outline(page: str) -> dict[str, tuple[object, ...]]:
     """Each family's type, help, and its samples' names, label names and bounds."""
-    held = {}
+    held: dict[str, tuple[object, ...]] = {}
     for family in text_string_to_metric_families(page):
         shapes = frozenset(
             (s.name, tuple(sorted(s.labels)), s.labels.get("le"), *fixed(s.labels))

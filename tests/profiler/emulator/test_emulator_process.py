@@ -1,6 +1,7 @@
 """The process: start-up, signals, draining, and what the command line refuses."""
 
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -16,10 +17,12 @@ import pytest
 from aiohttp import ClientConnectionError, ClientResponse, ClientSession
 from emulated import STEP_S, a_cost, some_limits, some_options, until
 
+from controller.cli.emulate import emulate
 from profiler.emulator import ENGINE, ManualClock, RealTimeEngine, Serving, build_app
 from profiler.emulator.faults import OUT_OF_MEMORY
 from profiler.emulator.process import StartUpError, serve, take_port
 from profiler.errors import Refused
+from profiler.profile import resolve_profile, to_document
 
 LONG = {"prompt": "a b c", "max_tokens": 50, "ignore_eos": True, "stream": True}
 MODEL = ("--model", "Qwen/Qwen3-0.6B")
@@ -217,9 +220,19 @@ def test_a_start_out_of_memory_exits_with_one() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_profile_s_own_parallelism_is_kept(tmp_path: Path) -> None:
-    from profiler.profile import resolve_profile, to_document
+def test_the_command_s_defaults_are_vllm_s_and_ours() -> None:
+    told = {name: p.default for name, p in inspect.signature(emulate).parameters.items()}
+    promised = {
+        "host": "127.0.0.1", "port": 8000, "tensor_parallel_size": 1, "max_num_seqs": 256,
+        "max_num_batched_tokens": 8192, "gpu_memory_utilization": 0.9, "max_model_len": None,
+        "block_size": 16, "shutdown_timeout": 0.0, "enable_prefix_caching": True,
+        "enable_chunked_prefill": True, "enable_sleep_mode": False, "enable_faults": False,
+        "gpu": "H100-SXM", "speed": 1.0, "start_up_s": None, "fault_at_start": None,
+    }  # fmt: skip
+    assert told | promised == told
 
+
+def test_a_profile_s_own_parallelism_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "profile.yaml"
     profile = resolve_profile("Qwen/Qwen3-0.6B", "H100-SXM", 2)
     file.write_text(json.dumps(to_document(profile, "p")))

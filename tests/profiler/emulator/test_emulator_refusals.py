@@ -58,6 +58,15 @@ async def test_an_unknown_path_is_not_found() -> None:
         assert (await response.json())["error"]["code"] == 404
 
 
+async def test_http_families_name_the_handler_of_a_refusal() -> None:
+    async with emulated() as server:
+        await server.post("/v1/completions", model="other", prompt="a")
+        await server.session.get("/v2")
+        page = await server.metrics()
+    assert page["http_requests_total{handler=/v1/completions,method=POST,status=4xx}"] == 1
+    assert page["http_requests_total{handler=none,method=GET,status=4xx}"] == 1
+
+
 async def test_a_key_is_asked_for_where_one_is_set() -> None:
     async with emulated(api_key="secret") as server:
         async with server.session.get("/v1/models") as response:

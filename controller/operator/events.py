@@ -1,0 +1,45 @@
+"""Events on an LLMService: what was decided, and what is wrong with it."""
+
+import hashlib
+import socket
+from typing import Any
+
+from controller.api import GROUP, VERSION
+from controller.decide import Decision
+from controller.kube.objects import Meta
+
+_NOTE_LIMIT = 1024
+CONTROLLER = f"{GROUP}/operator"
+
+
+def decision_event(meta: Meta, decision: Decision, now: str) -> dict[str, Any]:
+    """Tell a decision; `now` is RFC 3339 in whole seconds."""
+    return _event(meta, "Normal", str(decision.reason), decision.message, now)
+
+
+def warning_event(meta: Meta, reason: str, message: str, now: str) -> dict[str, Any]:
+    """Tell what a person must mend."""
+    return _event(meta, "Warning", reason, message, now)
+
+
+def _event(meta: Meta, kind: str, reason: str, note: str, now: str) -> dict[str, Any]:
+    digest = hashlib.sha256(f"{meta.uid}{reason}{note}{now}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{meta.name}.{digest}", "namespace": meta.namespace},
+        "eventTime": now.replace("Z", ".000000Z"),
+        "reportingController": CONTROLLER,
+        "reportingInstance": socket.gethostname()[:128],
+        "action": "Decide",
+        "reason": reason,
+        "type": kind,
+        "note": note[:_NOTE_LIMIT],
+        "regarding": {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "LLMService",
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "uid": meta.uid,
+        },
+    }

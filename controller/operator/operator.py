@@ -1,0 +1,125 @@
+"""The operator: three watches, and a worker per LLMService.
+
+Nothing is decided before the caches have synced: a pod that is not yet seen would be
+started again.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import aiohttp
+import msgspec
+from pydantic import ValidationError
+
+from controller.api import GROUP, VERSION
+from controller.clock import monotonic_s, wall_s
+from controller.kube import KubeClient, Reflector
+from controller.kube.client import Credentials
+from controller.kube.objects import Custom, Pod
+from controller.kube.reflector import Key
+from controller.loop import Outcome
+from controller.operator import labels
+from controller.operator.manifests import Images
+from controller.operator.service_worker import ServiceWorker, Surroundings
+from controller.runtimes.kubernetes import KubernetesRuntime
+from controller.service import service_id
+from controller.view import ServiceView, view_service
+from profiler.errors import Refused
+from profiler.profile import EngineProfile, EngineProfileSpec
+
+log = logging.getLogger(__name__)
+
+
+class Operator:
+    """Runs every LLMService of one namespace, or of all."""
+
+    def __init__(
+        self, client: KubeClient, http: aiohttp.ClientSession, images: Images, namespace: str
+    ) -> None:
+        where = f"/namespaces/{namespace}" if namespace else ""
+        custom = f"/apis/{GROUP}/{VERSION}{where}"
+        self._runtime = KubernetesRuntime(client, images, monotonic_s, wall_s)
+        self._services = Reflector(client, f"{custom}/llmservices", Custom, self._take_service)
+        self._profiles = Reflector(client, f"{custom}/engineprofiles", Custom, self._take_profile)
+        self._pods = Reflector(
+            client,
+            f"/api/v1{where}/pods",
+            Pod,
+            self._runtime.take,
+            f"{labels.MANAGED_BY}={labels.MANAGER},{labels.TEMPLATE}",
+        )
+        self._workers: dict[Key, tuple[ServiceWorker, asyncio.Task[None]]] = {}
+        self._around = Surroundings(
+            client, self._runtime, images, http, self._profiles_in, monotonic_s, wall_s, _nobody
+        )
+        self._working = False
+
+    async def run(self) -> None:
+        """Watch and work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in (self._pods, self._profiles, self._services):
+                group.create_task(reflector.run())
+            for reflector in (self._pods, self._profiles, self._services):
+                await reflector.synced.wait()
+            log.info("in sync: %d services", len(self._services.items))
+            self._working = True
+            for key, item in self._services.items.items():
+                self._take_service(key, item)
+
+    def ready(self) -> bool:
+        """Whether the caches have synced."""
+        return self._working
+
+    def views(self) -> tuple[ServiceView, ...]:
+        """Every service for people."""
+        now_s = monotonic_s()
+        loops = [worker.loop for worker, _ in self._workers.values() if worker.loop is not None]
+        views = (
+            view_service(loop, self._runtime.endpoint(loop.service.id), now_s) for loop in loops
+        )
+        return tuple(view for view in views if view is not None)
+
+    def _take_service(self, key: Key, item: Custom | None) -> None:
+        if not self._working:
+            return
+        known = self._workers.get(key)
+        if item is None or item.metadata.deletion_timestamp is not None:
+            if known is not None:
+                known[1].cancel()
+                del self._workers[key]
+                self._runtime.forget(service_id(*key))
+        elif known is None:
+            worker = ServiceWorker(self._around, item)
+            self._workers[key] = (worker, asyncio.create_task(worker.run()))
+        else:
+            known[0].update(item)
+
+    def _take_profile(self, key: Key, item: Custom | None) -> None:
+        """Services read profiles when they are resolved."""
+
+    def _profiles_in(self, namespace: str) -> Mapping[str, EngineProfile]:
+        found: dict[str, EngineProfile] = {}
+        for (where, name), item in self._profiles.items.items():
+            if where != namespace:
+                continue
+            try:
+                spec = EngineProfileSpec.model_validate(msgspec.json.decode(item.spec))
+                found[name] = spec.resolve()
+            except (ValidationError, Refused) as error:
+                log.warning("EngineProfile %s/%s is skipped: %s", where, name, error)
+        return found
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Publish to nobody: the views are read on demand."""
+
+
+@asynccontextmanager
+async def operator_of(images: Images, namespace: str) -> AsyncIterator[Operator]:
+    """Connect to the cluster; raises `Refused` when there is none to talk to."""
+    credentials = await asyncio.to_thread(Credentials)
+    api = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=api) as session, aiohttp.ClientSession() as http:
+        yield Operator(KubeClient(session, credentials), http, images, namespace)

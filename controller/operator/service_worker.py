@@ -1,0 +1,214 @@
+"""One LLMService in the cluster: resolve its spec, keep its router, run its loop, say so.
+
+A worker belongs to one object. Whatever is wrong with that object, with its GPU type or
+with its quota, ends as a condition here and touches no other service.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+from pydantic import ValidationError
+
+from controller.api import GROUP, VERSION, parse_service
+from controller.api.status import LLMServiceStatus
+from controller.decide import State
+from controller.kube import KubeClient, NotFound
+from controller.kube.objects import Custom
+from controller.loop import Outcome, ServiceLoop
+from controller.operator.events import decision_event, warning_event
+from controller.operator.manifests import Images, Owner, endpoint, router_objects
+from controller.operator.paths import path_of
+from controller.operator.status import refused_status, status_of
+from controller.runtimes.kubernetes import KubernetesRuntime
+from controller.service import Service, resolve_service
+from profiler.errors import DoesNotFit, Refused, RetryLater, WhaleFluxError
+from profiler.profile import EngineProfile
+
+_RETRY_FIRST_S = 1.0
+_RETRY_LONGEST_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every worker shares."""
+
+    client: KubeClient
+    runtime: KubernetesRuntime
+    images: Images
+    http: aiohttp.ClientSession
+    profiles: Callable[[str], Mapping[str, EngineProfile]]
+    """EngineProfiles of a namespace."""
+    now_s: Callable[[], float]
+    wall_s: Callable[[], float]
+    publish: Callable[[Outcome], None]
+
+
+class ServiceWorker:
+    """Runs one LLMService until cancelled; `update` brings a new version of it."""
+
+    def __init__(self, around: Surroundings, item: Custom) -> None:
+        self.loop: ServiceLoop | None = None
+        self._around = around
+        self._item = item
+        self._changed = asyncio.Event()
+        self._status = _decode_status(item)
+        self._written: LLMServiceStatus | None = None
+        self._told = 0.0
+        """Moment of the last decision that became an event."""
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=1)
+
+    def update(self, item: Custom) -> None:
+        """Take a change in; only a new generation is resolved again."""
+        renewed = item.metadata.generation != self._item.metadata.generation
+        self._item = item
+        if renewed:
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Resolve, run, and begin anew at every new generation; retry what may mend."""
+        pause_s = _RETRY_FIRST_S
+        while True:
+            self._changed.clear()
+            try:
+                service = await self._resolve()
+                pause_s = _RETRY_FIRST_S
+                await self._run_until_changed(service)
+                continue
+            except Refused as error:
+                await self._refuse(error)
+            except WhaleFluxError as error:
+                log.warning("service %s: %s", self._name, error)
+            except Exception:
+                log.exception("service %s: its loop failed; starting it again", self._name)
+            await self._keep_running_until_changed(pause_s)
+            pause_s = min(2 * pause_s, _RETRY_LONGEST_S)
+
+    @property
+    def _name(self) -> str:
+        return f"{self._item.metadata.namespace}/{self._item.metadata.name}"
+
+    async def _resolve(self) -> Service:
+        meta = self._item.metadata
+        document = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "LLMService",
+            "metadata": {
+                "name": meta.name,
+                "namespace": meta.namespace,
+                "uid": meta.uid,
+                "generation": meta.generation,
+            },
+            "spec": msgspec.json.decode(self._item.spec),
+        }
+        manifest = parse_service(document, f"LLMService {self._name}")
+        profiles = self._around.profiles(meta.namespace)
+        service = await asyncio.to_thread(resolve_service, manifest, profiles)
+        owner = Owner(meta.name, meta.uid)
+        for thing in router_objects(service, owner, self._around.images):
+            await self._around.client.apply(path_of(thing), thing)
+        self._around.runtime.serve(service, owner)
+        return service
+
+    async def _run_until_changed(self, service: Service) -> None:
+        """Run the loop; decision state goes on over a change of the spec."""
+        state = self.loop.state if self.loop is not None else State(serving=self._former(service))
+        around = self._around
+        self.loop = ServiceLoop(
+            service, around.runtime, around.http, around.now_s, self._publish, state
+        )
+        work = [asyncio.create_task(self.loop.run()), asyncio.create_task(self._write_forever())]
+        waiter = asyncio.create_task(self._changed.wait())
+        try:
+            done, _ = await asyncio.wait([*work, waiter], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in (*work, waiter):
+                task.cancel()
+            await asyncio.gather(*work, waiter, return_exceptions=True)
+
+    def _former(self, service: Service) -> int:
+        """Serving replicas decided before a restart, from the status."""
+        wanted = self._status.desired_replicas
+        return min(max(wanted, service.bounds.low), service.bounds.high) if wanted else 0
+
+    async def _keep_running_until_changed(self, pause_s: float) -> None:
+        """What ran keeps running while the new spec is refused."""
+        loop = self.loop
+        running = asyncio.create_task(loop.run()) if loop is not None else None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), pause_s)
+        if running is not None:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def _publish(self, outcome: Outcome) -> None:
+        self._around.publish(outcome)
+        if self._outcomes.full():
+            self._outcomes.get_nowait()
+        self._outcomes.put_nowait(outcome)
+
+    async def _write_forever(self) -> None:
+        """Write status and events beside the loop, so that neither delays a decision."""
+        while True:
+            outcome = await self._outcomes.get()
+            try:
+                await self._write(outcome)
+            except NotFound:
+                return  # deleted meanwhile
+            except (WhaleFluxError, aiohttp.ClientError) as error:
+                log.warning("service %s: status: %s", self._name, error)
+                await asyncio.sleep(_RETRY_FIRST_S)
+
+    async def _write(self, outcome: Outcome) -> None:
+        assert self.loop is not None  # noqa: S101
+        last = self.loop.decisions[-1] if self.loop.decisions else None
+        where = endpoint(outcome.seen.service)
+        await self._write_status(status_of(outcome, last, self._status, self._now(), where))
+        if last is not None and last.at_s > self._told:
+            self._told = last.at_s
+            event = decision_event(self._item.metadata, last.decision, self._now())
+            await self._around.client.create(path_of(event, collection=True), event)
+
+    async def _refuse(self, error: Refused) -> None:
+        reason = "DoesNotFit" if isinstance(error, DoesNotFit) else "InvalidSpec"
+        log.warning("service %s refused: %s", self._name, error)
+        status = refused_status(
+            str(error), reason, self._item.metadata.generation, self._status, self._now()
+        )
+        with contextlib.suppress(RetryLater, NotFound):
+            if await self._write_status(status):
+                event = warning_event(self._item.metadata, reason, str(error), self._now())
+                await self._around.client.create(path_of(event, collection=True), event)
+
+    async def _write_status(self, status: LLMServiceStatus) -> bool:
+        """Write when something changed; whether it did."""
+        self._status = status
+        if status == self._written:
+            return False
+        meta = self._item.metadata
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{meta.namespace}/llmservices/{meta.name}/status"
+        body: dict[str, Any] = {"status": status.model_dump(mode="json", by_alias=True)}
+        await self._around.client.patch(path, body)
+        self._written = status
+        return True
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self._around.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _decode_status(item: Custom) -> LLMServiceStatus:
+    """Read the status left by an earlier run; an unreadable one counts as none."""
+    try:
+        return LLMServiceStatus.model_validate_json(bytes(item.status))
+    except ValidationError:
+        return LLMServiceStatus()

@@ -1,0 +1,177 @@
+"""From a tick's outcome to `.status`: conditions that tell the story.
+
+Pure: takes the outcome and the former status, returns the new one. A condition's transition
+time moves only when its status does.
+"""
+
+from collections.abc import Iterable
+
+from controller.api.status import (
+    Condition,
+    ConfigurationStatus,
+    LastDecision,
+    LLMServiceStatus,
+    ReplicasByRole,
+)
+from controller.decide import Reason
+from controller.loop import Logged, Outcome
+from controller.observation import COMING, Observation, Phase
+from controller.operator import labels
+from controller.service import Service
+
+ACCEPTED, AVAILABLE, OBSERVED, SLO_ATTAINED, READY = (
+    "Accepted",
+    "Available",
+    "Observed",
+    "SLOAttained",
+    "Ready",
+)
+
+
+def status_of(
+    outcome: Outcome, last: Logged | None, former: LLMServiceStatus, now: str, endpoint: str
+) -> LLMServiceStatus:
+    """Describe a service that runs; `now` is RFC 3339."""
+    seen, decision, service = outcome.seen, outcome.decision, outcome.seen.service
+    conditions = _with_times(_conditions(outcome), former.conditions, now, service.generation)
+    attained = seen.demand.attained_ratio
+    return LLMServiceStatus(
+        observed_generation=service.generation,
+        replicas=seen.count(Phase.SERVING),
+        desired_replicas=decision.serving,
+        selector=labels.selector(service.name, labels.ROLE_SERVING),
+        replicas_by_role=_roles(seen),
+        endpoint=endpoint,
+        slo_attainment_percent="" if attained is None else f"{100 * attained:.0f}",
+        configuration=_configuration(service, seen.capacity_rps),
+        last_decision=_last_decision(last, former, now),
+        conditions=conditions,
+    )
+
+
+def refused_status(
+    message: str, reason: str, generation: int, former: LLMServiceStatus, now: str
+) -> LLMServiceStatus:
+    """Describe a spec that cannot be served; what ran before keeps running."""
+    accepted = Condition(
+        type=ACCEPTED, status="False", reason=reason, message=message, last_transition_time=now
+    )
+    ready = next((c for c in former.conditions if c.type == READY), None)
+    fresh = [accepted]
+    if ready is None or ready.status != "True":
+        fresh.append(accepted.model_copy(update={"type": READY}))
+    kept = [c for c in former.conditions if c.type not in {f.type for f in fresh}]
+    return former.model_copy(
+        update={
+            "observed_generation": generation,
+            "conditions": [*_with_times(fresh, former.conditions, now, generation), *kept],
+        }
+    )
+
+
+def _conditions(outcome: Outcome) -> list[Condition]:
+    """Every aspect, with Ready as their sum."""
+    seen, decision = outcome.seen, outcome.decision
+    serving, wanted = seen.count(Phase.SERVING), decision.serving
+    trouble = _trouble(seen) or outcome.fault or ""
+    available = _condition(
+        AVAILABLE, serving > 0 or wanted == 0, "Serving", "NoReplicaServes",
+        f"{serving} of {wanted} replicas serve" + (f": {trouble}" if trouble else ""),
+    )  # fmt: skip
+    blind = decision.reason is Reason.NO_DATA and serving > 0
+    observed = _condition(
+        OBSERVED, not blind, "SignalsFresh", "SignalsMissing",
+        "no fresh signals: scaling holds" if blind else "",
+    )  # fmt: skip
+    conditions = [
+        _condition(ACCEPTED, True, "Resolved", "", "the spec is valid and its model fits"),
+        available,
+        observed,
+        _slo(seen),
+    ]
+    ready = serving >= min(wanted, max(seen.service.bounds.low, 1)) and available.status == "True"
+    reason = (
+        str(decision.reason) if ready else ("ReplicasFailing" if trouble else "ReplicasStarting")
+    )
+    message = decision.message if ready else available.message
+    return [_condition(READY, ready, reason, reason, message), *conditions]
+
+
+def _condition(kind: str, holds: bool, good: str, bad: str, message: str) -> Condition:
+    return Condition(
+        type=kind,
+        status="True" if holds else "False",
+        reason=good if holds else bad,
+        message=message,
+        last_transition_time="",
+    )
+
+
+def _slo(seen: Observation) -> Condition:
+    attained, percentile = seen.demand.attained_ratio, seen.service.slo.percentile
+    if attained is None:
+        return Condition(
+            type=SLO_ATTAINED, status="Unknown", reason="NoRequests",
+            message="no request ended lately", last_transition_time="",
+        )  # fmt: skip
+    return _condition(
+        SLO_ATTAINED, attained >= percentile, "WithinObjective", "ObjectiveMissed",
+        f"objective: {percentile:.0%} of requests within the bounds",
+    )  # fmt: skip
+
+
+def _with_times(
+    fresh: Iterable[Condition], former: list[Condition], now: str, generation: int
+) -> list[Condition]:
+    old = {condition.type: condition for condition in former}
+    done = []
+    for condition in fresh:
+        before = old.get(condition.type)
+        same = before is not None and before.status == condition.status
+        moment = before.last_transition_time if same and before is not None else now
+        update = {"last_transition_time": moment, "observed_generation": generation}
+        done.append(condition.model_copy(update=update))
+    return done
+
+
+def _roles(seen: Observation) -> ReplicasByRole:
+    return ReplicasByRole(
+        serving=seen.count(Phase.SERVING),
+        standby=seen.count(Phase.STANDBY),
+        starting=seen.count(*COMING),
+        draining=seen.count(Phase.DRAINING),
+        failed=seen.count(Phase.FAILED),
+    )
+
+
+def _configuration(service: Service, capacity_rps: float) -> ConfigurationStatus:
+    c = service.configuration
+    return ConfigurationStatus(
+        tensor_parallel_size=c.tensor_parallel_size,
+        max_num_seqs=c.max_num_seqs,
+        max_num_batched_tokens=c.max_num_batched_tokens,
+        gpu_memory_utilization_percent=round(100 * c.gpu_memory_utilization),
+        max_model_len=c.max_model_len or service.profile.max_model_len,
+        requests_per_second_per_replica=f"{capacity_rps:.2f}",
+    )
+
+
+def _last_decision(last: Logged | None, former: LLMServiceStatus, now: str) -> LastDecision | None:
+    if last is None:
+        return former.last_decision
+    made, old = last.decision, former.last_decision
+    same = old is not None and (old.message, old.reason) == (made.message, str(made.reason))
+    return LastDecision(
+        serving=made.serving,
+        standby=made.standby,
+        reason=str(made.reason),
+        message=made.message,
+        time=old.time if same and old is not None else now,
+    )
+
+
+def _trouble(seen: Observation) -> str:
+    """Give the first complaint of a replica that is not ready."""
+    waiting = (Phase.FAILED, *COMING)
+    said = (s.replica.message for s in seen.sightings if s.replica.phase in waiting)
+    return next((message for message in said if message), "")
