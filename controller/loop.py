@@ -30,7 +30,7 @@ from controller.observe import Observer
 from controller.runtimes.protocol import Runtime
 from controller.service import Service
 from monitor.sources.scrape import scrape_all
-from profiler.errors import WhaleFluxError
+from profiler.errors import RetryLater, WhaleFluxError
 
 TICK_S = 1.0
 SCRAPE_TIMEOUT_S = 2.0
@@ -62,7 +62,7 @@ class Outcome:
 Publish = Callable[[Outcome], None]
 
 
-def _nobody(outcome: Outcome) -> None:
+def publish_to_nobody(outcome: Outcome) -> None:
     """Publish to nobody."""
 
 
@@ -75,7 +75,7 @@ class ServiceLoop:
         runtime: Runtime,
         http: aiohttp.ClientSession,
         now_s: Callable[[], float],
-        publish: Publish = _nobody,
+        publish: Publish = publish_to_nobody,
         state: State | None = None,
     ) -> None:
         self.observer = Observer(service)
@@ -135,14 +135,25 @@ class ServiceLoop:
         return self.outcome
 
     async def _act(self, decision: Decision) -> str | None:
-        """Carry the actions out in order; the first fault ends the tick, not the loop."""
-        try:
-            for action in decision.actions:
+        """Carry the actions out in order; the first fault, None without any.
+
+        Where the world is not ready the rest waits for the next tick. What is refused (a
+        quota, say) leaves the rest to be done, lest it block what would make room; but once
+        an admission failed nothing that serves is given up.
+        """
+        fault, short = None, False
+        for action in decision.actions:
+            if short and isinstance(action, Drain | Withdraw):
+                continue
+            try:
                 await self._carry_out(action)
-        except (WhaleFluxError, aiohttp.ClientError, OSError) as error:
-            log.warning("service %s: %s", self.service.id, error)
-            return str(error)
-        return None
+            except (WhaleFluxError, aiohttp.ClientError, OSError) as error:
+                log.warning("service %s: %s", self.service.id, error)
+                fault = fault or str(error) or repr(error)
+                if not isinstance(error, WhaleFluxError) or isinstance(error, RetryLater):
+                    break
+                short = short or isinstance(action, Admit)
+        return fault
 
     async def _carry_out(self, action: Action) -> None:
         match action:

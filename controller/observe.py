@@ -50,9 +50,13 @@ class _Watched:
         if reading.signals is None or reading.at_s is None:
             return
         self.readings.append(reading)
-        while now_s - float(self.readings[0].at_s or 0.0) > ATTAINMENT_WINDOW_S:
-            self.readings.popleft()
+        self.forget_old(now_s)
         self.progress, self.wedged = self.progress.seen(reading.signals, reading.at_s)
+
+    def forget_old(self, now_s: float) -> None:
+        """Keep the window; a replica that fell silent has no share in it after that."""
+        while self.readings and now_s - float(self.readings[0].at_s or 0.0) > ATTAINMENT_WINDOW_S:
+            self.readings.popleft()
 
     def last_rates(self) -> Rates | None:
         if len(self.readings) < 2:
@@ -74,7 +78,8 @@ class Observer:
         self.book = CapacityBook(service)
         self._watched: dict[ReplicaId, _Watched] = {}
         self._start_ups_s: deque[float] = deque(maxlen=_START_UPS_KEPT)
-        self._timed: set[ReplicaId] = set()
+        self._started: dict[ReplicaId, bool] = {}
+        """Whether each was ever seen ready; a start is timed where it was seen to begin."""
         self._new = False
         """Whether readings came since the last observation."""
         self.arrival_rps: float | None = None
@@ -89,6 +94,8 @@ class Observer:
     def observe(self, replicas: tuple[Replica, ...], now_s: float) -> Observation:
         """Put together what is known now; arrivals count once per scrape."""
         self._forget_gone(replicas)
+        for watched in self._watched.values():
+            watched.forget_old(now_s)
         self._time_start_ups(replicas)
         demand = self._demand(replicas, now_s)
         lengths = self._lengths()
@@ -110,13 +117,14 @@ class Observer:
     def _forget_gone(self, replicas: tuple[Replica, ...]) -> None:
         here = {replica.id for replica in replicas}
         self._watched = {k: v for k, v in self._watched.items() if k in here}
-        self._timed &= here
+        self._started = {k: v for k, v in self._started.items() if k in here}
 
     def _time_start_ups(self, replicas: tuple[Replica, ...]) -> None:
         for replica in replicas:
-            if replica.ready_s is not None and replica.id not in self._timed:
-                self._timed.add(replica.id)
+            started = self._started.get(replica.id)
+            if replica.ready_s is not None and started is False:
                 self._start_ups_s.append(replica.ready_s - replica.created_s)
+            self._started[replica.id] = bool(started) or replica.ready_s is not None
 
     def _sighting(self, replica: Replica, now_s: float) -> Sighting:
         watched = self._watched.get(replica.id, _Watched())

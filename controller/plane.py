@@ -16,6 +16,7 @@ import aiohttp
 from controller.api import Manifests
 from controller.clock import monotonic_s
 from controller.loop import ServiceLoop
+from controller.metrics import Metrics
 from controller.runtimes.local import HOST, LocalRuntime
 from controller.runtimes.processes import Processes, require_free
 from controller.service import resolve_service
@@ -31,6 +32,11 @@ class LocalPlane:
     runtime: LocalRuntime
     http: aiohttp.ClientSession
     loops: list[ServiceLoop] = field(default_factory=list)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count what the loops do."""
+        self.metrics = Metrics(self.views)
 
     def views(self) -> tuple[ServiceView, ...]:
         """Every service for people, in the order of the manifests."""
@@ -75,7 +81,8 @@ async def local_plane(
         plane = LocalPlane(runtime, http)
         for offset, service in enumerate(services):
             await runtime.open_router(service, router_port + offset)
-            plane.loops.append(ServiceLoop(service, runtime, http, monotonic_s))
+            publish = plane.metrics.watching(service, monotonic_s)
+            plane.loops.append(ServiceLoop(service, runtime, http, monotonic_s, publish))
         yield plane
 
 

@@ -64,6 +64,13 @@ class EngineProfile:
     def limits(self, configuration: Configuration) -> Limits:
         """What bounds the scheduler under `configuration`; raises `DoesNotFit`."""
         longest = configuration.max_model_len or self.max_model_len
+        if not configuration.enable_chunked_prefill and (
+            longest > configuration.max_num_batched_tokens
+        ):
+            raise Refused(
+                f"max_num_batched_tokens {configuration.max_num_batched_tokens} must be at least "
+                f"max_model_len {longest} without chunked prefill: raise it or enable that"
+            )
         what = f"{self.model} on {self.tensor_parallel_size} × {self.gpu}"
         return Limits(
             max_num_seqs=configuration.max_num_seqs,

@@ -191,6 +191,11 @@ def simulate(
             f"a request of {longest} tokens exceeds the KV cache of "
             f"{limits.num_blocks * limits.block_size} tokens: shorten it or give more memory"
         )
+    if not limits.chunked_prefill and longest > limits.max_num_batched_tokens:
+        raise Refused(
+            f"a request of {longest} tokens exceeds max_num_batched_tokens "
+            f"{limits.max_num_batched_tokens}: raise it or enable chunked prefill"
+        )
     n = len(trace)
     out = Results(
         scheduled_s=np.full(n, np.nan),

@@ -85,7 +85,7 @@ class SloSpec(_Field):
     """Time to first token."""
     itl_ms: PositiveInt | None = Field(default=None, le=3600000)
     """Mean inter-token latency of a request."""
-    e2e_ms: PositiveInt | None = Field(default=None, le=86400000)
+    e2e_ms: PositiveInt | None = Field(default=None, le=86400000, alias="e2eMs")
     """End-to-end latency."""
     percentile: PositiveInt = Field(default=95, le=99)
     """Percentage of requests that must attain it."""

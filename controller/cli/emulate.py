@@ -9,7 +9,6 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -71,8 +70,9 @@ Caching = Annotated[
 Seed = Annotated[int, typer.Option(help="Decides answers and their lengths.")]
 ApiKey = Annotated[str | None, typer.Option(help="Key that /v1 asks for.")]
 GpuName = Annotated[str, typer.Option(help="GPU type of the catalogue.")]
-ProfileFile = Annotated[
-    Path | None, typer.Option(help="EngineProfile document, instead of model and GPU.")
+ProfileDocument = Annotated[
+    str | None,
+    typer.Option(help="EngineProfile, a file or inline JSON, instead of model and GPU."),
 ]
 StartUp = Annotated[
     float | None, typer.Option(help="Seconds until it listens; default: the profile's.", min=0)
@@ -102,7 +102,7 @@ def emulate(
     seed: Seed = 0,
     api_key: ApiKey = None,
     gpu: GpuName = "H100-SXM",
-    profile: ProfileFile = None,
+    profile: ProfileDocument = None,
     start_up_s: StartUp = None,
     speed: Speed = 1.0,
     enable_faults: FaultsOn = False,
@@ -178,16 +178,16 @@ def _unknown(name: str, known: frozenset[str]) -> str:
 
 
 def find_profile(
-    model: str, gpu: str, file: Path | None, configuration: Configuration
+    model: str, gpu: str, document: str | None, configuration: Configuration
 ) -> EngineProfile:
     """Read the profile, or compute it from model and GPU."""
     wanted = configuration.tensor_parallel_size
-    if file is None:
+    if document is None:
         return resolve_profile(model, gpu, wanted)
-    profile = read_profile(file)
+    profile = read_profile(document)
     if profile.tensor_parallel_size != wanted:
         raise Refused(
-            f"--tensor-parallel-size: {file} was made for {profile.tensor_parallel_size} GPUs, "
+            f"--tensor-parallel-size: the profile is for {profile.tensor_parallel_size} GPUs, "
             f"not {wanted}: set it to {profile.tensor_parallel_size}"
         )
     return profile

@@ -38,7 +38,9 @@ async def _operate(images: Images, namespace: str, host: str, port: int) -> None
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
         operator_of(images, namespace) as operator_,
-        serve_console(operator_.views, port, host, ready=operator_.ready),
+        serve_console(
+            operator_.views, port, host, ready=operator_.ready, metrics=operator_.metrics
+        ),
     ):
         work = asyncio.create_task(operator_.run())
         stopping = asyncio.create_task(stop.wait())

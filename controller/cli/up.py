@@ -38,7 +38,7 @@ async def _serve(manifests: Manifests, router_port: int, console_port: int, log_
     with out.status("choosing configurations"):
         async with (
             local_plane(manifests, router_port, log_dir) as plane,
-            serve_console(plane.views, console_port) as console_url,
+            serve_console(plane.views, console_port, metrics=plane.metrics) as console_url,
             running(plane),
         ):
             out.print(f"console   {console_url}")

@@ -1,7 +1,7 @@
 // A chart of the last ten minutes in SVG: lines, steps, stacked steps, and a limit.
 
 import {h, mark, reconcile, say, svg} from "./dom.js";
-import {UNKNOWN, ago} from "./format.js";
+import {UNKNOWN, moment} from "./format.js";
 
 export const WINDOW_S = 600;
 const HEIGHT = 132;
@@ -44,7 +44,7 @@ export function chart(spec, cursor) {
     const at = cursor.at == null ? nowS : nowS - cursor.at;
     const x = place.x(at);
     mark(rule, "d", cursor.at == null ? "" : `M${x} ${PAD.top}V${HEIGHT - PAD.bottom}`);
-    say(when, cursor.at == null ? "" : ago(cursor.at));
+    say(when, cursor.at == null ? "" : moment(cursor.at));
     drawLegend(legend, spec, columns, nearest(columns.at_s, at), bound);
     mark(plot, "aria-label", `${spec.title}, last 10 minutes. ${legend.textContent}`);
   }
@@ -73,7 +73,7 @@ function ceiling(layers, times, nowS, bound, whole) {
   }
   most = most > 0 ? most * 1.08 : 1;
   const size = 10 ** Math.floor(Math.log10(most / 3));
-  let step = [1, 2, 5, 10].map((n) => n * size).find((n) => most / n <= 4.5);
+  let step = [1, 2, 5, 10].map((n) => n * size).find((n) => most / n <= 5.2);
   if (whole) step = Math.max(1, Math.ceil(step));
   return {high: whole ? Math.ceil(most / step) * step : most, step};
 }

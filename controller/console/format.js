@@ -53,3 +53,9 @@ export function span(seconds) {
 export function ago(seconds) {
   return known(seconds) ? `${span(seconds)} ago` : UNKNOWN;
 }
+
+/** A moment within the last minutes, to the second. */
+export function moment(seconds) {
+  const minutes = Math.floor(seconds / 60);
+  return `${minutes ? `${minutes} min ` : ""}${Math.round(seconds % 60)} s ago`;
+}

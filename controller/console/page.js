@@ -105,8 +105,8 @@ function drawFleet(views) {
       note: unknown ? `${unknown} unknown` : "", tone: within < told.length ? "bad" : "plain"},
     {label: "Lowest attainment", figure: percent(worst?.attained_ratio, 2), note: worst?.name ?? "",
       tone: "plain"},
-    sumOf(views, "arrival_rps", "Requests per second"),
-    sumOf(views, "capacity_rps", "Capacity, requests per second"),
+    sumOf(views, "arrival_rps", "Arriving, requests/s"),
+    sumOf(views, "capacity_rps", "Capacity, requests/s"),
     {label: "Replicas", figure: count(views.reduce((n, view) => n + view.replicas.length, 0)),
       note: "", tone: "plain", phases: byPhase(views.flatMap((view) => view.replicas))},
   ];

@@ -31,7 +31,9 @@ export function serviceCard(id) {
   const fault = h("p", {class: "fault", role: "alert", hidden: ""});
   const reason = h("b");
   const message = h("span");
-  const facts = factList(["Model", "GPU", "Endpoint", "Configuration"]);
+  const facts = factList(["Model", "GPU", "Endpoint"]);
+  const flags = flagList();
+  facts.element.append(fact("Configuration", flags.element));
   const replicas = replicaGrid();
   const decisions = decisionTable(`${id}-decisions`);
   const cursor = {at: null, moved: () => draw()};
@@ -71,7 +73,8 @@ export function serviceCard(id) {
     say(fault, view.fault == null ? "" : `Fault: ${view.fault}`);
     say(reason, view.reason);
     say(message, view.message);
-    facts.update([view.model, view.gpu, view.endpoint ?? UNKNOWN, view.configuration || UNKNOWN]);
+    facts.update([view.model, view.gpu, view.endpoint ?? UNKNOWN]);
+    flags.update(view.configuration);
     replicas.update(view);
     decisions.update(view.decisions);
     draw();
@@ -103,10 +106,24 @@ function chartsOf(cursor) {
 
 function factList(names) {
   const values = names.map(() => h("dd"));
-  const pairs = names.map((name, i) =>
-    h("div", {class: `fact ${name.toLowerCase()}`}, h("dt", {}, name), values[i]));
-  return {element: h("dl", {class: "facts"}, ...pairs),
+  return {element: h("dl", {class: "facts"}, ...names.map((name, i) => fact(name, values[i]))),
     update: (texts) => texts.forEach((text, i) => say(values[i], text))};
+}
+
+function fact(name, value) {
+  return h("div", {class: `fact ${name.toLowerCase()}`}, h("dt", {}, name), value);
+}
+
+/** Engine flags, each kept on one line where it fits. */
+function flagList() {
+  const element = h("dd");
+  return {element, update(configuration) {
+    const flags = (configuration || UNKNOWN).split(/ (?=--)/).map((text, i) => ({i, text: `${text} `}));
+    reconcile(element, flags, (flag) => flag.i, () => {
+      const flag = h("span", {class: "flag"});
+      return {element: flag, update: ({text}) => say(flag, text)};
+    });
+  }};
 }
 
 function replicaGrid() {

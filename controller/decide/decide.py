@@ -5,7 +5,14 @@ from dataclasses import replace
 from controller.decide.forecast import forecast_rps, remember
 from controller.decide.protect import plan
 from controller.decide.size import backlog, misses_slo, size
-from controller.decide.stabilise import Wanted, bounded, remember_wish, slow_in
+from controller.decide.stabilise import (
+    Wanted,
+    back_off,
+    bounded,
+    remember_wish,
+    slow_in,
+    without_starts,
+)
 from controller.decide.types import Decision, Numbers, Reason, State, explain
 from controller.observation import Observation, Phase
 
@@ -20,10 +27,13 @@ def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, Sta
     standby = seen.service.standbys if serving > 0 else 0
     protection = plan(seen, serving, standby)
     reasons = (*reasons, *protection.reasons)
+    actions, state = protection.actions, back_off(seen, state, now_s)
+    if now_s < state.start_after_s and without_starts(actions) != actions:
+        actions, reasons = without_starts(actions), (*reasons, Reason.BACKING_OFF)
     decision = Decision(
         serving=serving,
         standby=standby,
-        actions=protection.actions,
+        actions=actions,
         reasons=reasons,
         numbers=numbers,
         message=explain(serving, standby, reasons, numbers),
@@ -54,7 +64,8 @@ def _wanted(
         return (bounds.low, (Reason.FIXED_REPLICAS,)), state
     current = state.serving or max(seen.count(Phase.SERVING), bounds.low)
     if numbers.forecast_rps is None or numbers.backlog_requests is None:
-        return (current, (Reason.NO_DATA,)), state
+        blind = seen.count(Phase.SERVING) > 0
+        return (current, (Reason.NO_DATA if blind else Reason.STARTING_UP,)), state
     count, reason = size(
         numbers.forecast_rps,
         numbers.backlog_requests,
@@ -64,6 +75,6 @@ def _wanted(
     )
     if count <= current and misses_slo(seen, numbers.forecast_rps, now_s - state.raised_s):
         count, reason = current + 1, Reason.SLO_MISSED
-    wishes = remember_wish(state.wishes, count, numbers.lead_s, now_s)
+    wishes = remember_wish(state.wishes, count, current=current, lead_s=numbers.lead_s, now_s=now_s)
     wanted = slow_in((count, (reason,)), current, wishes)
     return wanted, replace(state, wishes=wishes)

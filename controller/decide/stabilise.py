@@ -3,21 +3,33 @@
 Each is a small function that returns the count and adds its reason when it acted.
 """
 
-from controller.decide.types import Reason, Wish
+from dataclasses import replace
+
+from controller.decide.types import Action, Reason, Start, State, Wish
+from controller.observation import READY, Observation, Phase
 from controller.service import Bounds
 
 SCALE_IN_WINDOW_S = 90.0
 """Scale-in follows the highest wish of this window."""
 
+BACK_OFF_FIRST_S = 1.0
+BACK_OFF_LONGEST_S = 60.0
+"""A start after one that failed waits, twice as long after each further failure."""
+
 Wanted = tuple[int, tuple[Reason, ...]]
 
 
 def remember_wish(
-    wishes: tuple[Wish, ...], serving: int, lead_s: float, now_s: float
+    wishes: tuple[Wish, ...], serving: int, *, current: int, lead_s: float, now_s: float
 ) -> tuple[Wish, ...]:
-    """Append a wish and drop those outside the scale-in window (one lead time at least)."""
+    """Append a wish and drop those outside the scale-in window (one lead time at least).
+
+    An empty window, after a restart or an outage of the signals, begins with what serves
+    now: one scrape is no reason to give up what a whole window had needed.
+    """
     window_s = max(SCALE_IN_WINDOW_S, lead_s)
-    return (*(wish for wish in wishes if wish.at_s > now_s - window_s), Wish(now_s, serving))
+    recent = tuple(wish for wish in wishes if wish.at_s > now_s - window_s)
+    return (*(recent or (Wish(now_s, current),)), Wish(now_s, serving))
 
 
 def slow_in(wanted: Wanted, current: int, wishes: tuple[Wish, ...]) -> Wanted:
@@ -36,3 +48,33 @@ def bounded(wanted: Wanted, bounds: Bounds) -> Wanted:
     if inside == count:
         return wanted
     return inside, (*reasons, Reason.AT_MAXIMUM if inside < count else Reason.AT_MINIMUM)
+
+
+def back_off(seen: Observation, state: State, now_s: float) -> State:
+    """Count replicas that failed before they were ready; the next that gets ready clears it.
+
+    One that was ready all along clears nothing: a standby may fail to start beside it.
+    """
+    fallen = frozenset(
+        s.replica.id
+        for s in seen.sightings
+        if s.replica.phase is Phase.FAILED and s.replica.ready_s is None
+    )
+    new, state = fallen - state.fallen, replace(state, fallen=fallen)
+    if new:
+        pause_s = min(BACK_OFF_FIRST_S * 2.0**state.failed_starts, BACK_OFF_LONGEST_S)
+        failed = min(state.failed_starts + len(new), 16)
+        return replace(state, failed_starts=failed, failed_s=now_s, start_after_s=now_s + pause_s)
+    mended = any(
+        s.replica.phase in READY
+        and not s.replica.stale
+        and s.replica.ready_s is not None
+        and s.replica.ready_s > state.failed_s
+        for s in seen.sightings
+    )
+    return replace(state, failed_starts=0, start_after_s=float("-inf")) if mended else state
+
+
+def without_starts(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Leave starts for later; everything else goes on."""
+    return tuple(action for action in actions if not isinstance(action, Start))

@@ -24,6 +24,11 @@ class Reason(StrEnum):
     STANDBY_ADMITTED = "StandbyAdmitted"
     STANDBY_RESTORED = "StandbyRestored"
     ROLLING_OUT = "RollingOut"
+    BACKING_OFF = "BackingOff"
+    STARTING_UP = "StartingUp"
+
+
+_UPKEEP = (Reason.STANDBY_RESTORED, Reason.ROLLING_OUT, Reason.BACKING_OFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +89,20 @@ class Decision:
     standby: int
     actions: tuple[Action, ...]
     reasons: tuple[Reason, ...]
-    """In the order they acted; the last is the one that settled it."""
+    """In the order they acted."""
     numbers: Numbers
     message: str
     """The reason as a sentence."""
 
     @property
     def reason(self) -> Reason:
-        """The one that settled it."""
-        return self.reasons[-1]
+        """The most telling one: failover first, then what moved the count, then upkeep."""
+        failover = (Reason.STANDBY_ADMITTED, Reason.REPLICA_WEDGED, Reason.REPLICA_FAILED)
+        urgent = next((reason for reason in failover if reason in self.reasons), None)
+        sizing = [reason for reason in self.reasons if reason not in _UPKEEP]
+        if urgent is not None or not sizing:
+            return urgent or self.reasons[-1]
+        return self.reasons[-1] if sizing == [Reason.STEADY] else sizing[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,14 @@ class State:
     """Within the scale-in window."""
     raised_s: float = float("-inf")
     """When the count last rose."""
+    failed_starts: int = 0
+    """Replicas in a row that failed before they were ready."""
+    fallen: frozenset[ReplicaId] = frozenset()
+    """Those counted that are still seen."""
+    failed_s: float = float("-inf")
+    """When the last of them failed."""
+    start_after_s: float = float("-inf")
+    """No start before this moment."""
 
 
 _SENTENCES: dict[Reason, str] = {
@@ -139,6 +157,8 @@ _SENTENCES: dict[Reason, str] = {
     Reason.REPLICA_WEDGED: "a replica holds requests and makes no tokens",
     Reason.STANDBY_ADMITTED: "a standby takes its place",
     Reason.STANDBY_RESTORED: "a new standby is started",
+    Reason.STARTING_UP: "no replica serves yet",
+    Reason.BACKING_OFF: "replicas fail before they are ready: the next start waits",
     Reason.ROLLING_OUT: "replicas of the former configuration are replaced",
 }
 

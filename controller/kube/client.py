@@ -61,7 +61,7 @@ class Credentials:
 
     def headers(self) -> dict[str, str]:
         """Authorization, read anew each time: tokens in pods are rotated."""
-        token = self._configuration.get_api_key_with_prefix("authorization")
+        token = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         return {"Authorization": token} if token else {}
 
     def tls(self) -> ssl.SSLContext | bool:

@@ -5,7 +5,7 @@ from datetime import datetime
 import msgspec
 
 
-class Meta(msgspec.Struct, rename="camel", gc=False):
+class Meta(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """Metadata."""
 
     name: str
@@ -18,7 +18,7 @@ class Meta(msgspec.Struct, rename="camel", gc=False):
     labels: dict[str, str] = {}
 
 
-class PodCondition(msgspec.Struct, rename="camel", gc=False):
+class PodCondition(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """A condition of a pod."""
 
     type: str
@@ -28,7 +28,7 @@ class PodCondition(msgspec.Struct, rename="camel", gc=False):
     last_transition_time: datetime | None = None
 
 
-class Terminated(msgspec.Struct, rename="camel", gc=False):
+class Terminated(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """How a container ended."""
 
     exit_code: int = 0
@@ -36,34 +36,34 @@ class Terminated(msgspec.Struct, rename="camel", gc=False):
     message: str = ""
 
 
-class Waiting(msgspec.Struct, gc=False):
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """Why a container does not run."""
 
     reason: str = ""
     message: str = ""
 
 
-class ContainerState(msgspec.Struct, gc=False):
+class ContainerState(msgspec.Struct, frozen=True, gc=False):
     """What a container does."""
 
     waiting: Waiting | None = None
     terminated: Terminated | None = None
 
 
-class ContainerStatus(msgspec.Struct, gc=False):
+class ContainerStatus(msgspec.Struct, frozen=True, gc=False):
     """A container of a pod."""
 
     name: str = ""
     state: ContainerState = ContainerState()
 
 
-class PodSpec(msgspec.Struct, rename="camel", gc=False):
+class PodSpec(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """Where a pod runs."""
 
     node_name: str = ""
 
 
-class PodStatus(msgspec.Struct, rename="camel", gc=False):
+class PodStatus(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """How a pod is."""
 
     phase: str = "Pending"
@@ -74,7 +74,7 @@ class PodStatus(msgspec.Struct, rename="camel", gc=False):
     container_statuses: list[ContainerStatus] = []
 
 
-class Pod(msgspec.Struct, gc=False):
+class Pod(msgspec.Struct, frozen=True, gc=False):
     """A pod as the controller reads it."""
 
     metadata: Meta
@@ -86,7 +86,7 @@ class Pod(msgspec.Struct, gc=False):
         return next((c for c in self.status.conditions if c.type == kind), None)
 
 
-class Custom(msgspec.Struct, gc=False):
+class Custom(msgspec.Struct, frozen=True, gc=False):
     """A custom object: spec and status as they came, validated elsewhere."""
 
     metadata: Meta

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 class HasMeta(Protocol):
     """Any reduced object."""
 
-    metadata: Meta
+    @property
+    def metadata(self) -> Meta:
+        """Name, labels and versions."""
 
 
 T = TypeVar("T", bound=HasMeta)

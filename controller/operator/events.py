@@ -24,7 +24,7 @@ def warning_event(meta: Meta, reason: str, message: str, now: str) -> dict[str, 
 
 def _event(meta: Meta, kind: str, reason: str, note: str, now: str) -> dict[str, Any]:
     digest = hashlib.sha256(f"{meta.uid}{reason}{note}{now}".encode()).hexdigest()[:16]
-    return {
+    return {  # created twice in a second it is one event: the name says so
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": f"{meta.name}.{digest}", "namespace": meta.namespace},

@@ -19,7 +19,7 @@ from controller.kube import KubeClient, Reflector
 from controller.kube.client import Credentials
 from controller.kube.objects import Custom, Pod
 from controller.kube.reflector import Key
-from controller.loop import Outcome
+from controller.metrics import Metrics
 from controller.operator import labels
 from controller.operator.manifests import Images
 from controller.operator.service_worker import ServiceWorker, Surroundings
@@ -51,9 +51,11 @@ class Operator:
             f"{labels.MANAGED_BY}={labels.MANAGER},{labels.TEMPLATE}",
         )
         self._workers: dict[Key, tuple[ServiceWorker, asyncio.Task[None]]] = {}
+        self.metrics = Metrics(self.views)
         self._around = Surroundings(
-            client, self._runtime, images, http, self._profiles_in, monotonic_s, wall_s, _nobody
-        )
+            client, self._runtime, images, http, self._profiles_in, monotonic_s, wall_s,
+            self.metrics,
+        )  # fmt: skip
         self._working = False
 
     async def run(self) -> None:
@@ -90,6 +92,7 @@ class Operator:
                 known[1].cancel()
                 del self._workers[key]
                 self._runtime.forget(service_id(*key))
+                self.metrics.forget(*key)
         elif known is None:
             worker = ServiceWorker(self._around, item)
             self._workers[key] = (worker, asyncio.create_task(worker.run()))
@@ -110,10 +113,6 @@ class Operator:
             except (ValidationError, Refused) as error:
                 log.warning("EngineProfile %s/%s is skipped: %s", where, name, error)
         return found
-
-
-def _nobody(outcome: Outcome) -> None:
-    """Publish to nobody: the views are read on demand."""
 
 
 @asynccontextmanager

@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from controller.api import GROUP, VERSION, parse_service
 from controller.api.status import LLMServiceStatus
 from controller.decide import State
-from controller.kube import KubeClient, NotFound
+from controller.kube import Conflict, KubeClient, NotFound
 from controller.kube.objects import Custom
-from controller.loop import Outcome, ServiceLoop
+from controller.loop import Outcome, Publish, ServiceLoop, publish_to_nobody
+from controller.metrics import Metrics
 from controller.operator.events import decision_event, warning_event
 from controller.operator.manifests import Images, Owner, endpoint, router_objects
 from controller.operator.paths import path_of
@@ -49,7 +50,7 @@ class Surroundings:
     """EngineProfiles of a namespace."""
     now_s: Callable[[], float]
     wall_s: Callable[[], float]
-    publish: Callable[[Outcome], None]
+    metrics: Metrics
 
 
 class ServiceWorker:
@@ -64,6 +65,7 @@ class ServiceWorker:
         self._written: LLMServiceStatus | None = None
         self._told = 0.0
         """Moment of the last decision that became an event."""
+        self._count: Publish = publish_to_nobody
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=1)
 
     def update(self, item: Custom) -> None:
@@ -122,6 +124,7 @@ class ServiceWorker:
         """Run the loop; decision state goes on over a change of the spec."""
         state = self.loop.state if self.loop is not None else State(serving=self._former(service))
         around = self._around
+        self._count = around.metrics.watching(service, around.now_s)
         self.loop = ServiceLoop(
             service, around.runtime, around.http, around.now_s, self._publish, state
         )
@@ -152,7 +155,7 @@ class ServiceWorker:
             await asyncio.gather(running, return_exceptions=True)
 
     def _publish(self, outcome: Outcome) -> None:
-        self._around.publish(outcome)
+        self._count(outcome)
         if self._outcomes.full():
             self._outcomes.get_nowait()
         self._outcomes.put_nowait(outcome)
@@ -176,8 +179,7 @@ class ServiceWorker:
         await self._write_status(status_of(outcome, last, self._status, self._now(), where))
         if last is not None and last.at_s > self._told:
             self._told = last.at_s
-            event = decision_event(self._item.metadata, last.decision, self._now())
-            await self._around.client.create(path_of(event, collection=True), event)
+            await self._tell(decision_event(self._item.metadata, last.decision, self._now()))
 
     async def _refuse(self, error: Refused) -> None:
         reason = "DoesNotFit" if isinstance(error, DoesNotFit) else "InvalidSpec"
@@ -187,8 +189,13 @@ class ServiceWorker:
         )
         with contextlib.suppress(RetryLater, NotFound):
             if await self._write_status(status):
-                event = warning_event(self._item.metadata, reason, str(error), self._now())
-                await self._around.client.create(path_of(event, collection=True), event)
+                await self._tell(
+                    warning_event(self._item.metadata, reason, str(error), self._now())
+                )
+
+    async def _tell(self, event: dict[str, Any]) -> None:
+        with contextlib.suppress(Conflict):  # told in this very second already
+            await self._around.client.create(path_of(event, collection=True), event)
 
     async def _write_status(self, status: LLMServiceStatus) -> bool:
         """Write when something changed; whether it did."""

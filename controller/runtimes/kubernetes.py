@@ -47,6 +47,8 @@ class KubernetesRuntime:
         self._services: dict[ServiceId, Service] = {}
         self._awaited: dict[ServiceId, set[str]] = {}
         """Pods created whose watch event has not come: counted once, started once."""
+        self._ready_at: dict[Key, datetime] = {}
+        """When pods were first seen ready: one that failed later did not fail to start."""
         self._changes = Changes()
 
     def serve(self, service: Service, owner: Owner) -> None:
@@ -63,12 +65,16 @@ class KubernetesRuntime:
         """Take a change of a pod in."""
         namespace, name = key
         if pod is None:
+            self._ready_at.pop(key, None)
             for service, pods in self._pods.items():
                 if pods.pop(name, None) is not None and service.startswith(f"{namespace}/"):
                     self._changes.note(service)
             return
         service = service_id(namespace, pod.metadata.labels.get(labels.SERVICE, ""))
         self._pods.setdefault(service, {})[name] = pod
+        ready = pod.condition("Ready")
+        if ready is not None and ready.status == "True" and ready.last_transition_time is not None:
+            self._ready_at.setdefault(key, ready.last_transition_time)
         self._awaited.get(service, set()).discard(name)
         self._changes.note(service)
 
@@ -136,8 +142,7 @@ class KubernetesRuntime:
             self.take((service.namespace, replica), None)
 
     def _replica(self, pod: Pod, current: str) -> Replica:
-        ready = pod.condition("Ready")
-        ready_at = ready.last_transition_time if ready and ready.status == "True" else None
+        ready_at = self._ready_at.get((pod.metadata.namespace, pod.metadata.name))
         address = pod.status.pod_ip
         return Replica(
             id=ReplicaId(pod.metadata.name),

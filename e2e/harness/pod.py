@@ -69,7 +69,12 @@ class Pod:
         return [each.group for each in self.containers if each.group is not None]
 
     def seen(self, document: Json) -> None:
-        """Take a new version of the object."""
+        """Take a new version of the object.
+
+        Its address is known here before the server has heard of it: containers are told.
+        """
+        address = {"podIP": self.around.pod_ip, "podIPs": [{"ip": self.around.pod_ip}]}
+        document = {**document, "status": {**document.get("status", {}), **address}}
         self.document = self.around.pod = document
         if not conditions.agree(document, self._sent):
             self._sent = {}  # someone else wrote them, as when the node was thought lost

@@ -3,12 +3,14 @@
 import math
 import shutil
 import subprocess
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from controller.decide import Reason
+from controller.decide import Decision, Numbers, Reason
+from controller.loop import Outcome
 from controller.metrics import Metrics
 from tests.controller.console.some_views import Fleet, a_replica, a_view, an_unknown_view
 
@@ -102,6 +104,24 @@ def test_ticks_are_timed() -> None:
     assert page["whaleflux_tick_duration_seconds_count"] == 2
     assert page["whaleflux_tick_duration_seconds_sum"] == pytest.approx(3.02)
     assert page["whaleflux_tick_duration_seconds_bucket{le=0.025}"] == 1
+
+
+def an_outcome(fault: str | None) -> Outcome:
+    numbers = Numbers(7.0, 8.0, 0.0, 10.0, 30.0, 1.0)
+    decision = Decision(1, 0, (), (Reason.STEADY, Reason.BACKLOG), numbers, "a queue to work off")
+    nothing: Any = None
+    return Outcome(100.0, nothing, decision, fault)
+
+
+def test_what_a_loop_publishes_is_counted_and_timed() -> None:
+    metrics, service = of(), SimpleNamespace(namespace="default", name="chat")
+    publish = metrics.watching(service, lambda: 100.25)  # type: ignore[arg-type]
+    publish(an_outcome(fault=None))
+    publish(an_outcome(fault="no GPU is free"))
+    page = samples(metrics)
+    assert page["whaleflux_decisions_total{reason=Backlog}"] == 2
+    assert page["whaleflux_action_errors_total"] == 1
+    assert page["whaleflux_tick_duration_seconds_sum"] == pytest.approx(0.5)
 
 
 def test_two_have_nothing_in_common() -> None:

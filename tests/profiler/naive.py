@@ -104,9 +104,7 @@ class NaiveEngine:
         decodes = [r for r, a in parts if a == 1]
         pairs = float(sum(a * (r.computed + 0.5 * a) for r, a in prefills))
         kv = float(sum(r.computed + 1 for r in decodes))
-        return Shape(
-            sum(a for _, a in parts), len(parts), len(prefills), pairs, pairs, kv, kv
-        )
+        return Shape(sum(a for _, a in parts), len(parts), len(prefills), pairs, pairs, kv, kv)
 
     def end(self, given: dict[int, int], now_s: float) -> list[Request]:
         """Commit the step; the requests that are done."""

@@ -88,7 +88,9 @@ def test_a_profile_is_read_from_a_file_or_given_inline(tmp_path):
     document = to_document(resolve_profile("Llama-3.1-8B-Instruct", "L4"), "p")
     file = tmp_path / "profile.yaml"
     file.write_text(yaml.safe_dump(document))
-    assert read_profile(str(file)) == read_profile(yaml.safe_dump(document, default_flow_style=True))
+    assert read_profile(str(file)) == read_profile(
+        yaml.safe_dump(document, default_flow_style=True)
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,11 @@ def decode(sequences: int, context: int) -> Shape:
 def test_the_constants_price_a_step_as_the_sum_of_its_operators(model, tp, shape):
     whole = step_s(analytical_cost(replica(model, tp=tp)), shape)
     parts = sum(operator.seconds for operator in decompose(replica(model, tp=tp), shape))
-    # the constants take one maximum over all dense work, the operators one each
-    assert whole == pytest.approx(parts, rel=0.06)
+    # the constants take one maximum over all dense work, the operators one each: they agree
+    # but where experts still read while the other layers compute
+    assert 0.85 * parts <= whole <= 1.001 * parts
+    if not load_architecture(model).experts:
+        assert whole == pytest.approx(parts, rel=0.06)
 
 
 shapes = st.builds(
@@ -79,8 +82,13 @@ def test_decode_attention_is_dearer_in_a_step_that_prefills_too():
 
 
 def test_tensor_parallelism_trades_messages_for_less_work_per_gpu():
-    alone, four = replica("Llama-3.3-70B-Instruct", "H200", 1), replica("Llama-3.3-70B-Instruct", "H200", 4)
-    assert step_s(analytical_cost(four), decode(16, 2000)) < step_s(analytical_cost(alone), decode(16, 2000))
+    alone, four = (
+        replica("Llama-3.3-70B-Instruct", "H200", 1),
+        replica("Llama-3.3-70B-Instruct", "H200", 4),
+    )
+    assert step_s(analytical_cost(four), decode(16, 2000)) < step_s(
+        analytical_cost(alone), decode(16, 2000)
+    )
     messages = {o.name: o for o in decompose(four, decode(16, 2000))}["all-reduce"]
     assert messages.message_bytes == pytest.approx(2 * 80 * 2 * 3 / 4 * 16 * 8192 * 2)
 

@@ -68,6 +68,7 @@ limits = st.builds(
     max_num_batched_tokens=st.integers(8, 256),
     num_blocks=st.integers(22, 60),
     block_size=st.just(16),
+    chunked_prefill=st.just(1),
     prefix_caching=st.integers(0, 1),
 )
 
@@ -158,6 +159,15 @@ def test_a_request_that_no_cache_could_hold_is_refused():
         simulate(Trace.of([0.0], [200], [5]), COST, Limits(8, 512, 10))
 
 
+def test_without_chunked_prefill_a_prompt_must_fit_a_step():
+    bounds = Limits(8, 512, 200, chunked_prefill=0)
+    with pytest.raises(Refused, match="exceeds max_num_batched_tokens 512"):
+        simulate(Trace.of([0.0], [600], [5]), COST, bounds)
+    whole = simulate(Trace.of([0.0, 0.0], [400, 400], [2, 2]), COST, bounds)
+    chunked = simulate(Trace.of([0.0, 0.0], [400, 400], [2, 2]), COST, Limits(8, 512, 200))
+    assert whole.ttft_s[0] < chunked.ttft_s[0], "the second prompt waits for a step of its own"
+
+
 def test_more_requests_in_flight_than_slots_are_carried():
     n = 3000
     trace = Trace.of(np.zeros(n), np.full(n, 10), np.full(n, 2))
@@ -177,4 +187,6 @@ def test_gap_quantiles_come_from_all_tokens():
     timings = simulate(steady(1, output=200), COST, Limits(8, 512, 200))
     decode_s = 1e-3 + 1e-5 + 5e-3
     assert timings.gap_quantile_s(0.5) == pytest.approx(decode_s, rel=0.02)
-    assert math.isnan(simulate(Trace.of([0.0], [9], [1]), COST, Limits(8, 512, 9)).gap_quantile_s(0.5))
+    assert math.isnan(
+        simulate(Trace.of([0.0], [9], [1]), COST, Limits(8, 512, 9)).gap_quantile_s(0.5)
+    )

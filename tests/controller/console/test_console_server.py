@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from aiohttp import ClientResponse, ClientSession
 from prometheus_client.parser import text_string_to_metric_families
@@ -54,6 +55,14 @@ async def test_the_unknown_is_null(unknown: float | None) -> None:
     (service,) = json.loads(text)["services"]
     assert service["arrival_rps"] is None
     assert service["history"]["ttft_s"] == [None]
+
+
+async def test_figures_of_numpy_are_numbers() -> None:
+    view = a_view(capacity_rps=np.float64(12.5))
+    async with a_console(Fleet((view,))) as client, client.get("/api/services") as answer:
+        (service,) = (await answer.json())["services"]
+    assert service["capacity_rps"] == 12.5
+    assert service["history"]["capacity_rps"] == [12.5]
 
 
 async def test_the_stream_brings_every_second() -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from emulated import WALL_S, Emulated, emulated, until
+from .emulated import WALL_S, Emulated, emulated, until
 
 from profiler.emulator import ManualClock, pieces
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from emulated import STEP_S, a_cost, a_generation, some_limits, some_options, stepping
+from .emulated import STEP_S, a_cost, a_generation, some_limits, some_options, stepping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

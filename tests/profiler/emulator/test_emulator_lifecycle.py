@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulated import STEP_S, Emulated, emulated, until
+from .emulated import STEP_S, Emulated, emulated, until
 
 from profiler.emulator.faults import DEAD
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated import STEP_S, Emulated, emulated, some_limits, until
+from .emulated import STEP_S, Emulated, emulated, some_limits, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from profiler.emulator import Options

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionError, ClientResponse, ClientSession
-from emulated import STEP_S, a_cost, some_limits, some_options, until
+from .emulated import STEP_S, a_cost, some_limits, some_options, until
 
 from controller.cli.emulate import emulate
 from profiler.emulator import ENGINE, ManualClock, RealTimeEngine, Serving, build_app

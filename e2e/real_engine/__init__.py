@@ -1,0 +1,1 @@
+"""A real vLLM on CPUs under the control plane."""

@@ -1,0 +1,79 @@
+"""Guards: scale-in waits for its window, bounds bind, each says so."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.decide.stabilise import SCALE_IN_WINDOW_S, bounded, remember_wish, slow_in
+from controller.decide.types import Reason, Wish
+from controller.service import Bounds
+
+FALLING = (Reason.DEMAND_FALLING,)
+
+
+def test_scale_in_goes_no_lower_than_the_highest_recent_wish() -> None:
+    wishes = (Wish(0.0, 4), Wish(1.0, 3), Wish(2.0, 2))
+    cooling = (*FALLING, Reason.COOLING_DOWN)
+    assert slow_in((2, FALLING), 5, wishes) == (4, cooling)
+    assert slow_in((2, FALLING), 3, wishes) == (3, cooling)
+    assert slow_in((2, FALLING), 5, wishes[2:]) == (2, FALLING)
+
+
+def test_scale_out_and_holding_are_not_slowed() -> None:
+    wishes = (Wish(0.0, 9),)
+    assert slow_in((5, ()), 4, wishes) == (5, ())
+    assert slow_in((4, ()), 4, wishes) == (4, ())
+
+
+def test_wishes_outside_the_window_are_forgotten() -> None:
+    wishes = (Wish(0.0, 9), Wish(50.0, 3))
+    kept = remember_wish(wishes, 2, current=9, lead_s=1.0, now_s=SCALE_IN_WINDOW_S + 1)
+    assert kept == (Wish(50.0, 3), Wish(SCALE_IN_WINDOW_S + 1, 2))
+
+
+def test_the_window_is_no_shorter_than_a_start() -> None:
+    wishes = (Wish(0.0, 9),)
+    assert remember_wish(wishes, 2, current=9, lead_s=600.0, now_s=300.0)[0] == Wish(0.0, 9)
+
+
+def test_an_empty_window_begins_with_what_serves() -> None:
+    """After a restart or a long outage, the first scrape alone shrinks nothing."""
+    for former in ((), (Wish(0.0, 1),)):
+        kept = remember_wish(former, 1, current=4, lead_s=30.0, now_s=1000.0)
+        assert kept == (Wish(1000.0, 4), Wish(1000.0, 1))
+        assert slow_in((1, FALLING), 4, kept)[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "inside", "reasons"),
+    [
+        (0, 2, (Reason.AT_MINIMUM,)),
+        (2, 2, ()),
+        (5, 5, ()),
+        (6, 5, (Reason.AT_MAXIMUM,)),
+    ],
+)
+def test_bounds_bind_and_say_so(count: int, inside: int, reasons: tuple[Reason, ...]) -> None:
+    assert bounded((count, ()), Bounds(2, 5)) == (inside, reasons)
+
+
+@given(st.integers(0, 50), st.integers(0, 10), st.integers(0, 10))
+def test_bounds_hold_for_any_count_and_bounding_twice_is_once(
+    count: int, low: int, more: int
+) -> None:
+    bounds = Bounds(low, low + more)
+    once = bounded((count, ()), bounds)
+    assert low <= once[0] <= low + more
+    assert bounded(once, bounds) == once
+
+
+@given(
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.lists(st.builds(Wish, st.floats(0, 90), st.integers(0, 20))),
+)
+def test_slowing_never_raises_above_what_serves_nor_below_the_wish(
+    count: int, current: int, wishes: list[Wish]
+) -> None:
+    slowed, _ = slow_in((count, ()), current, tuple(wishes))
+    assert min(count, current) <= slowed <= max(count, current)
