@@ -62,9 +62,9 @@ async def compare(case: str, trace: Trace) -> None:
 
 
 def measured(outcomes: tuple[Outcome, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """TTFT from the scheduled arrival, and mean gap; [requests] in order of arrival."""
+    """TTFT from the sending, and mean gap; [requests] in order of arrival."""
     ordered = sorted(outcomes, key=lambda outcome: outcome.index)
-    ttft = [(o.first_token_s or np.nan) - o.scheduled_s for o in ordered]
+    ttft = [(o.first_token_s or np.nan) - (o.sent_s or np.nan) for o in ordered]
     return np.array(ttft), np.array([np.nan if o.tpot_s is None else o.tpot_s for o in ordered])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.figure import tell
 from controller.api import read_manifests
 from controller.clock import monotonic_s
-from controller.observation import Phase
+from controller.observation import Phase, ReplicaId
 from controller.plane import LocalPlane, local_plane, running
 from controller.runtimes.processes import free_port
 from controller.service import Service
@@ -95,7 +95,7 @@ async def _kill_and_wait(plane: LocalPlane, service: Service) -> float:
     return monotonic_s() - killed_s
 
 
-async def _generated(plane: LocalPlane, replicas: set[str]) -> float:
+async def _generated(plane: LocalPlane, replicas: set[ReplicaId]) -> float:
     """Tokens that the replicas' engines have made, read from them directly."""
     total = 0.0
     for replica in plane.runtime.replicas(plane.loops[0].service.id):

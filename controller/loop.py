@@ -34,6 +34,8 @@ from profiler.errors import RetryLater, WhaleFluxError
 
 TICK_S = 1.0
 SCRAPE_TIMEOUT_S = 2.0
+LONGEST_PAUSE_S = 15.0
+"""Between ticks while the runtime keeps refusing."""
 DECISIONS_KEPT = 50
 BLIND_AFTER_S = 10.0
 """A replica just admitted has no second reading yet; that is no news."""
@@ -106,10 +108,16 @@ class ServiceLoop:
             await asyncio.sleep(TICK_S)
 
     async def _tick_forever(self) -> None:
+        pause_s = TICK_S
         while True:
-            await self.tick()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._runtime.changed(self.service.id), TICK_S)
+            outcome = await self.tick()
+            if outcome.fault is None:
+                pause_s = TICK_S
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._runtime.changed(self.service.id), TICK_S)
+            else:  # what the runtime refused now it will refuse in a moment, too
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def scrape(self) -> None:
         """Read every replica that can answer."""

@@ -105,7 +105,7 @@ def test_a_service_is_served_scaled_protected_and_deleted(
     assert {outcome.status for outcome in first} == {Status.OK}
     item = service(cluster, namespace)
     assert item["status"]["observedGeneration"] == item["metadata"]["generation"]
-    assert item["status"]["replicas"] == 1
+    assert item["status"]["replicas"] >= 1
     assert item["status"]["selector"] == f"serving.whaleflux.io/service=chat,{ROLE}=serving"
 
     loop = asyncio.new_event_loop()
@@ -195,7 +195,8 @@ def test_an_impossible_spec_becomes_a_condition_and_what_ran_keeps_running(
     apply_example(cluster, namespace)
     eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 60, "one replica")
     before = pods(cluster, namespace, "serving")
-    patch = {"spec": {"model": {"uri": "meta-llama/Llama-3.3-70B-Instruct"}}}
+    spec = {"model": {"uri": "meta-llama/Llama-3.3-70B-Instruct"}}
+    patch = {"spec": {**spec, "engine": {"tensorParallelSize": 1}}}
     cluster.kubectl("patch", "-n", namespace, "llms/chat", "--type=merge", "-p", json.dumps(patch))
     refused = eventually(
         lambda: (

@@ -89,8 +89,8 @@ def recommend(
             found.append(best)
         else:
             not_possible.append(_misses(best, slo))
-    if not found:
-        raise (DoesNotFit if nothing_fits else Refused)("; ".join(not_possible))
+    if not found:  # the largest size is the last word
+        raise (DoesNotFit if nothing_fits else Refused)(not_possible[-1])
     found.sort(key=lambda candidate: -candidate.rps_per_gpu)
     return Recommendation(found[0], tuple(found[1:]), tuple(not_possible), scored)
 

@@ -21,10 +21,8 @@ from pydantic.alias_generators import to_camel
 GROUP = "serving.whaleflux.io"
 VERSION = "v1alpha1"
 
-DnsLabel = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)
-]
-"""Room is left for the suffixes of the pods and services named after it."""
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
+"""Begins with a letter, as the Service named after it must; room is left for suffixes."""
 Decimal = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?$", max_length=20)]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 

@@ -33,7 +33,9 @@ def read_manifests(paths: list[Path]) -> Manifests:
             if kind == "LLMService":
                 services.append(parse_service(document, place))
             elif kind == "EngineProfile":
-                name = str((document.get("metadata") or {}).get("name", ""))
+                name = _profile_name(document, place)
+                if name in profiles:
+                    raise Refused(f"{place}: EngineProfile {name!r} is given twice: rename one")
                 profiles[name] = parse_profile_document(document, place)
             else:
                 raise Refused(f"{place}: kind {kind!r} is neither LLMService nor EngineProfile")
@@ -48,13 +50,26 @@ def read_manifests(paths: list[Path]) -> Manifests:
 
 def parse_service(document: Mapping[str, Any], place: str) -> LLMService:
     """Validate one LLMService; `Refused` names the field and what is wrong with it."""
-    expected = f"{GROUP}/{VERSION}"
-    if document.get("apiVersion") != expected:
-        raise Refused(f"{place}: apiVersion must be {expected}, got {document.get('apiVersion')!r}")
+    _require_version(document, place)
     try:
         return LLMService.model_validate(document)
     except ValidationError as error:
         raise Refused(f"{place}: {first_fault(error)}") from error
+
+
+def _require_version(document: Mapping[str, Any], place: str) -> None:
+    expected, given = f"{GROUP}/{VERSION}", document.get("apiVersion")
+    if given != expected:
+        raise Refused(f"{place}: apiVersion must be {expected}, got {given!r}")
+
+
+def _profile_name(document: Mapping[str, Any], place: str) -> str:
+    _require_version(document, place)
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not name:
+        raise Refused(f"{place}: metadata.name: give the EngineProfile a name")
+    return name
 
 
 def _documents(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,5 +93,5 @@ def _load(file: Path) -> list[Any]:
         return list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     except OSError as error:
         raise Refused(f"{file}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13 is one
         raise Refused(f"{file}: is not YAML: {' '.join(str(error).split())}") from error

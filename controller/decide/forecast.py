@@ -12,6 +12,8 @@ from controller.decide.types import Sample
 HISTORY_S = 1800.0
 SMOOTHING_S = 20.0
 """Window of the current level; single scrapes are too noisy to act on."""
+LEAST_SAMPLES = 5
+"""Fewer in the window are an accident, not a level."""
 QUANTILE = 0.90
 PRIOR_RISE_RATIO = 0.15
 """Rise expected over a lead time before history shows one."""
@@ -26,11 +28,11 @@ def remember(
 
 
 def forecast_rps(samples: tuple[Sample, ...], lead_s: float, now_s: float) -> float | None:
-    """Arrivals a second to be ready for within `lead_s`; None with no recent sample."""
+    """Arrivals a second to be ready for within `lead_s`; None with too few recent samples."""
     at_s = np.array([sample.at_s for sample in samples])
     rates = np.array([sample.arrival_rps for sample in samples])
     recent = at_s > now_s - SMOOTHING_S
-    if not recent.any():
+    if recent.sum() < LEAST_SAMPLES:
         return None
     level = float(rates[recent].mean())
     return level + _rise(at_s, rates, lead_s, level)

@@ -5,9 +5,11 @@ and 5xx are `RetryLater`s too: the caller's loop comes back.
 """
 
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,7 @@ import aiohttp
 from profiler.errors import Refused, RetryLater, WhaleFluxError
 
 FIELD_MANAGER = "whaleflux"
+_DEFAULT_KUBECONFIG = Path("~/.kube/config").expanduser()
 _READ_BUFFER_BYTES = 1 << 21
 _TIMEOUT_S = 30.0
 
@@ -51,7 +54,10 @@ class Credentials:
         from kubernetes import client, config  # noqa: PLC0415
 
         try:
-            config.load_config()  # type: ignore[no-untyped-call]
+            if os.environ.get("KUBECONFIG") or _DEFAULT_KUBECONFIG.exists():
+                config.load_kube_config()
+            else:
+                config.load_incluster_config()
         except config.ConfigException as error:
             raise Refused(
                 f"kubernetes: no cluster to talk to ({error}): set KUBECONFIG or run in a pod"

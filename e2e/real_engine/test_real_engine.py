@@ -102,7 +102,7 @@ async def two_serving(plane: LocalPlane, seed: int) -> list[Replica]:
     await one_serving(plane)
     if found := serving(plane, 2):
         return found
-    rate_rps = 1.2 * only_loop(plane).service.capacity.rate_rps
+    rate_rps = 1.1 * only_loop(plane).service.capacity.rate_rps
     async with steady(target(plane, seed), rate_rps, 64, 64) as outcomes:
         found = await eventually(lambda: serving(plane, 2), START_S, "two replicas serve")
         await eventually(

@@ -200,9 +200,7 @@ def test_latency_is_the_worst_replicas_at_the_percentile() -> None:
     observer = Observer(a_service())
     observer.read({R1: a_reading(0.0), R2: a_reading(0.0)}, 0.0)
     assert observer.latency(0.95) == (None, None)
-    observer.read(
-        {R1: a_reading(1.0, finished=10), R2: a_reading(1.0, finished=10, good=0)}, 1.0
-    )
+    observer.read({R1: a_reading(1.0, finished=10), R2: a_reading(1.0, finished=10, good=0)}, 1.0)
     ttft_s, itl_s = observer.latency(0.95)
     assert ttft_s == 1.0  # the last finite bound: the least it can be
     assert itl_s is not None

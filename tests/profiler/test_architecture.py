@@ -101,5 +101,5 @@ def test_a_broken_file_is_told(tmp_path, content, told):
 def test_a_missing_file_and_an_unknown_name_are_told(tmp_path):
     with pytest.raises(Refused, match=r"cannot read .*config\.json"):
         load_architecture(str(tmp_path))
-    with pytest.raises(Refused, match="neither a folder with a config.json nor a bundled model"):
+    with pytest.raises(Refused, match=r"neither a folder with a config\.json nor a bundled model"):
         load_architecture("nobody/nothing")

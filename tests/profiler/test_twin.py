@@ -35,7 +35,8 @@ COST = StepCost(
 
 
 def naive_run(trace: Trace, cost: StepCost, limits: Limits) -> list[Request]:
-    engine, clock, cursor, done = NaiveEngine(limits), 0.0, 0, []
+    engine, clock, cursor = NaiveEngine(limits), 0.0, 0
+    done: list[Request] = []
     while len(done) < len(trace):
         while cursor < len(trace) and trace.arrival_s[cursor] + cost.request_s <= clock:
             engine.waiting.append(
@@ -96,7 +97,8 @@ def test_an_engine_stepped_from_outside_delivers_every_token_once_whatever_is_ab
     wanted = {n: max(output, 1) for n, (_, _, output) in enumerate(rows)}
     for n, (_, prompt, output) in enumerate(rows):
         engine.enqueue(n, 0.0, prompt, output, 0)
-    aborted, made, now_s = set(), dict.fromkeys(wanted, 0), 0.0
+    aborted: set[int] = set()
+    made, now_s = dict.fromkeys(wanted, 0), 0.0
     while (step := engine.begin(now_s)) is not None:
         if data.draw(st.integers(0, 9)) == 0 and len(aborted) < len(wanted):
             victim = data.draw(st.sampled_from(sorted(wanted)))

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from .emulated import WALL_S, Emulated, emulated, until
 
 from profiler.emulator import ManualClock, pieces
+
+from .emulated import WALL_S, Emulated, emulated, until
 
 
 def events(text: str) -> list[Any]:

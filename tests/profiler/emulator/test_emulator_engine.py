@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import pytest
-from .emulated import STEP_S, a_cost, a_generation, some_limits, some_options, stepping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.emulator import EngineDrainingError, Finish, Job, ManualClock, RealTimeEngine
 from profiler.trace import Trace
 from profiler.twin import simulate
+
+from .emulated import STEP_S, a_cost, a_generation, some_limits, some_options, stepping
 
 
 def an_engine(clock: ManualClock, **limits: object) -> RealTimeEngine:

@@ -4,9 +4,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from .emulated import STEP_S, Emulated, emulated, until
 
 from profiler.emulator.faults import DEAD
+
+from .emulated import STEP_S, Emulated, emulated, until
 
 if TYPE_CHECKING:
     import asyncio

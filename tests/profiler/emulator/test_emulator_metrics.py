@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .emulated import STEP_S, Emulated, emulated, some_limits, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from profiler.emulator import Options
+
+from .emulated import STEP_S, Emulated, emulated, some_limits, until
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "engine" / "vllm_0.32_metrics.txt"
 

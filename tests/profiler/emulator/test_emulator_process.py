@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientConnectionError, ClientResponse, ClientSession
-from .emulated import STEP_S, a_cost, some_limits, some_options, until
 
 from controller.cli.emulate import emulate
 from profiler.emulator import ENGINE, ManualClock, RealTimeEngine, Serving, build_app
@@ -23,6 +22,8 @@ from profiler.emulator.faults import OUT_OF_MEMORY
 from profiler.emulator.process import StartUpError, serve, take_port
 from profiler.errors import Refused
 from profiler.profile import resolve_profile, to_document
+
+from .emulated import STEP_S, a_cost, some_limits, some_options, until
 
 LONG = {"prompt": "a b c", "max_tokens": 50, "ignore_eos": True, "stream": True}
 MODEL = ("--model", "Qwen/Qwen3-0.6B")

@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from .emulated import a_cost, emulated, some_limits, some_options
 
 from profiler.emulator import build_app
 from profiler.errors import DoesNotFit
+
+from .emulated import a_cost, emulated, some_limits, some_options
 
 
 @pytest.mark.parametrize(
