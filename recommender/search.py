@@ -106,7 +106,7 @@ def search_batching(
     profile: EngineProfile, workload: Workload, slo: Slo, pins: Pins
 ) -> tuple[Candidate, int]:
     """Best batch limits for one profile, and how many candidates the twin ran."""
-    start = _first(profile, workload, pins)
+    start = _first_that_fits(profile, workload, pins)
     best = Candidate(start, profile, _must(_carried(profile, start, workload, slo)))
     scored = 1
     for step in (_other_seqs, _other_batched_tokens, _other_utilization):
@@ -126,6 +126,26 @@ def _first(profile: EngineProfile, workload: Workload, pins: Pins) -> Configurat
         gpu_memory_utilization=pins.gpu_memory_utilization or _UTILIZATION,
         max_model_len=pins.max_model_len or _model_len(profile, workload),
     )
+
+
+def _first_that_fits(profile: EngineProfile, workload: Workload, pins: Pins) -> Configuration:
+    """Give the usual first configuration, or with smaller steps where memory is short.
+
+    Activations grow with the largest step: on a small card they decide whether a model fits.
+    Raises `DoesNotFit` for the smallest footprint when none does.
+    """
+    first = _first(profile, workload, pins)
+    smaller = sorted(_other_batched_tokens(first, pins), key=lambda c: -c.max_num_batched_tokens)
+    steps = (first, *(c for c in smaller if c.max_num_batched_tokens < _FIRST_BATCHED_TOKENS))
+    last = steps[-1]
+    for configuration in (*steps, *_other_utilization(last, pins)):
+        try:
+            profile.limits(configuration)
+        except DoesNotFit as error:
+            refused = error
+        else:
+            return configuration
+    raise refused
 
 
 def _model_len(profile: EngineProfile, workload: Workload) -> int:

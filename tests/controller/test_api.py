@@ -249,7 +249,7 @@ def test_a_model_that_cannot_fit_says_what_takes_the_room() -> None:
     manifest = parse_service(
         a_manifest(model=big, engine={"tensorParallelSize": 1}, placement={"gpu": "L4"}), "here"
     )
-    with pytest.raises(DoesNotFit, match="does not fit: .*weights take 131.4.*raise tensor_par"):
+    with pytest.raises(DoesNotFit, match=r"does not fit: .*weights take 131.4.*raise tensor_par"):
         resolve_service(manifest, {})
 
 

@@ -1,7 +1,8 @@
 """A stream's headers wait for its first bytes; everything else passes through untouched."""
 
 import asyncio
-import importlib.util
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,8 @@ async def test_two_requests_do_not_share_what_is_held() -> None:
 
 
 def test_the_engine_can_load_it_from_its_folder_alone() -> None:
-    path = Path(whaleflux_hold_headers.__file__)
-    spec = importlib.util.spec_from_file_location("whaleflux_hold_headers", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert not [n for n, v in vars(module).items() if getattr(v, "__spec__", None) and n[0] != "_"]
+    folder = Path(whaleflux_hold_headers.__file__).parent
+    code = f"import sys; sys.path = [{str(folder)!r}]; import whaleflux_hold_headers as module"
+    alone = [sys.executable, "-I", "-S", "-c", f"{code}; print(module.HoldHeaders.__name__)"]
+    done = subprocess.run(alone, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("HoldHeaders", "")

@@ -18,8 +18,10 @@ from controller.decide import (
     Withdraw,
     decide,
 )
+from controller.decide.forecast import LEAST_SAMPLES
 from controller.decide.size import SETTLE_S
 from controller.decide.stabilise import SCALE_IN_WINDOW_S
+from controller.decide.types import Sample
 from controller.observation import Demand, Observation, Phase, Sighting
 from controller.service import Bounds
 from tests.controller.builders import (
@@ -33,13 +35,26 @@ from tests.controller.builders import (
 )
 
 
+def warm(seen: Observation, state: State, now_s: float) -> State:
+    """The state after ten seconds of the arrivals that are seen: a level, not an accident."""
+    rate_rps = seen.demand.arrival_rps
+    if rate_rps is None:
+        return state
+    return replace(state, samples=tuple(Sample(now_s - 10.0 + i, rate_rps) for i in range(10)))
+
+
+def first(seen: Observation, state: State, now_s: float) -> tuple[Decision, State]:
+    """Decide on what has been seen for ten seconds."""
+    return decide(seen, warm(seen, state, now_s), now_s)
+
+
 def decided(fleet: str = "Sb", state: State | None = None, **changes: Any) -> Decision:
-    return decide(an_observation(fleet, **changes), state or a_state(), 1000.0)[0]
+    return first(an_observation(fleet, **changes), state or a_state(), 1000.0)[0]
 
 
 def driven(seen: Observation, state: State, seconds: int, start_s: float = 0.0) -> list[Decision]:
     """Decide each second on the same observation."""
-    made = []
+    made, state = [], warm(seen, state, start_s)
     for second in range(seconds):
         decision, state = decide(seen, state, start_s + second)
         made.append(decision)
@@ -57,6 +72,15 @@ def test_rising_demand_raises_the_count_and_admits_the_standby_at_once() -> None
     assert decision.serving == 2
     assert decision.reasons == (Reason.DEMAND_RISING, Reason.STANDBY_RESTORED)
     assert decision.actions == (Admit(an_observation().ids(Phase.STANDBY)[0]), Start(1))
+
+
+def test_a_few_samples_are_no_level_to_scale_by() -> None:
+    seen = an_observation("SSb", demand=a_demand(100.0))
+    made, state = [], a_state(2)
+    for second in range(LEAST_SAMPLES):
+        decision, state = decide(seen, state, float(second))
+        made.append(decision.serving)
+    assert made == [2] * (LEAST_SAMPLES - 1) + [5]
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 120])
@@ -96,10 +120,10 @@ def test_a_controller_that_restarts_does_not_shrink_on_its_first_scrape() -> Non
 
 def test_an_outage_longer_than_the_window_is_no_reason_to_shrink_after_it() -> None:
     busy = an_observation("SSSSb", demand=a_demand(12.0))
-    _, state = decide(busy, a_state(4), 0.0)
+    _, state = first(busy, a_state(4), 0.0)
     after_s = 3 * SCALE_IN_WINDOW_S
     back = replace(busy, demand=a_demand(1.0))
-    decision, _ = decide(back, state, after_s)
+    decision, _ = first(back, state, after_s)
     assert (decision.serving, decision.reason) == (4, Reason.COOLING_DOWN)
 
 
@@ -164,24 +188,24 @@ class TestMissedSlo:
     settled = a_state(1, raised_s=-1000.0)
 
     def test_one_more_is_asked_for(self) -> None:
-        decision, state = decide(self.seen, self.settled, 0.0)
+        decision, state = first(self.seen, self.settled, 0.0)
         assert decision.serving == 2
         assert decision.reasons == (Reason.SLO_MISSED, Reason.STANDBY_RESTORED)
         assert state.raised_s == 0.0
 
     def test_not_again_before_the_last_one_could_help(self) -> None:
-        _, state = decide(self.seen, self.settled, 0.0)
+        _, state = first(self.seen, self.settled, 0.0)
         grown = replace(self.seen, sightings=a_fleet("SSb"), demand=a_demand(5.0, attained=0.5))
         made = driven(grown, state, int(SETTLE_S))
         assert {decision.serving for decision in made} == {2}
 
     def test_not_when_idle(self) -> None:
         idle = replace(self.seen, demand=a_demand(0.5, attained=0.0))
-        assert decide(idle, self.settled, 0.0)[0].serving == 1
+        assert first(idle, self.settled, 0.0)[0].serving == 1
 
     def test_not_when_nothing_ended(self) -> None:
         quiet = replace(self.seen, demand=a_demand(3.0, attained=None))
-        assert decide(quiet, self.settled, 0.0)[0].serving == 1
+        assert first(quiet, self.settled, 0.0)[0].serving == 1
 
     def test_an_unreachable_objective_stops_at_the_maximum_and_pins_nothing(self) -> None:
         """dynamo PR 11624: an unreachable TTFT pinned the floor."""
@@ -216,7 +240,7 @@ class TestReplicasThatFailBeforeTheyAreReady:
             failed = an_observation("Sf", demand=BLIND)
             failed = replace(failed, sightings=(failed.sightings[0], a_failure(now_s)))
             decision, state = decide(failed, state, now_s)
-            assert decision.reason is Reason.BACKING_OFF
+            assert decision.reasons[-1] is Reason.BACKING_OFF
             assert Start(1) not in decision.actions
             pauses.append(state.start_after_s - now_s)
             now_s = state.start_after_s
@@ -248,7 +272,7 @@ class TestReplicasThatFailBeforeTheyAreReady:
         state = a_state(2, failed_starts=5, failed_s=999.0, start_after_s=2000.0)
         decision = decided("FSb", state, demand=BLIND)
         assert [type(action) for action in decision.actions] == [Admit, Remove]
-        assert decision.reason is Reason.BACKING_OFF
+        assert decision.reasons[-1] is Reason.BACKING_OFF
 
 
 def a_failure(at_s: float) -> Sighting:
@@ -279,7 +303,10 @@ observations = st.builds(
     st.integers(0, 3),
     st.floats(0.2, 20.0),
 )
-states = st.builds(a_state, st.integers(0, 12), raised_s=st.floats(-1000.0, 0.0))
+histories = st.lists(
+    st.builds(Sample, st.floats(-60.0, 0.0), st.floats(0.0, 100.0)), max_size=30
+).map(lambda samples: tuple(sorted(samples, key=lambda sample: sample.at_s)))
+states = st.builds(a_state, st.integers(0, 12), raised_s=st.floats(-1000.0, 0.0), samples=histories)
 
 
 def touched(decision: Decision) -> list[str]:
@@ -364,6 +391,6 @@ def test_blind_decisions_never_lower_the_count_within_bounds(
 
 @given(observations, states)
 def test_every_decision_says_why(seen: Observation, state: State) -> None:
-    decision, _ = decide(seen, state, 0.0)
+    decision, _ = first(seen, state, 0.0)
     assert decision.reasons
     assert str(decision.serving) in decision.message

@@ -4,6 +4,7 @@ import pytest
 
 from controller.decide.forecast import (
     HISTORY_S,
+    LEAST_SAMPLES,
     PRIOR_RISE_RATIO,
     SMOOTHING_S,
     forecast_rps,
@@ -27,17 +28,24 @@ def test_without_history_the_recent_level_is_expected_to_rise_a_little() -> None
 
 def test_the_level_is_the_mean_of_the_smoothing_window_alone() -> None:
     old = samples(*[100.0] * 5, until_s=-SMOOTHING_S - 1)
-    recent = samples(2.0, 4.0, 6.0)
+    recent = samples(2.0, 4.0, 6.0, 2.0, 6.0)
     assert forecast_rps((*old, *recent), 5.0, 0.0) == pytest.approx(4.0 * (1 + PRIOR_RISE_RATIO))
 
 
-@pytest.mark.parametrize("seen", [(), samples(5.0, 5.0, until_s=-SMOOTHING_S)])
-def test_no_recent_sample_is_not_known_and_never_zero(seen: tuple[Sample, ...]) -> None:
+@pytest.mark.parametrize(
+    "seen",
+    [
+        (),
+        samples(*[5.0] * 50, until_s=-SMOOTHING_S),
+        samples(*[5.0] * (LEAST_SAMPLES - 1)),  # too few to be a level
+    ],
+)
+def test_no_recent_samples_are_not_known_and_never_zero(seen: tuple[Sample, ...]) -> None:
     assert forecast_rps(seen, LEAD_S, 0.0) is None
 
 
-def test_a_sample_of_zero_is_known() -> None:
-    assert forecast_rps(samples(0.0), LEAD_S, 0.0) == 0.0
+def test_samples_of_zero_are_known() -> None:
+    assert forecast_rps(samples(*[0.0] * LEAST_SAMPLES), LEAD_S, 0.0) == 0.0
 
 
 def test_a_steady_history_takes_the_prior_rise_away() -> None:

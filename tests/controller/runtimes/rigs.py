@@ -36,8 +36,11 @@ def small_service(*args: str) -> Service:
 class Rig(Protocol):
     """What the contract needs beside the protocol itself."""
 
-    runtime: Runtime
     service: Service
+
+    @property
+    def runtime(self) -> Runtime:
+        """What is under test."""
 
     async def get_ready(self) -> None:
         """Let what starts become a standby."""
@@ -136,11 +139,13 @@ async def a_fake_rig() -> AsyncIterator[FakeRig]:
 
 
 @asynccontextmanager
-async def a_local_rig(folder: Path, *args: str) -> AsyncIterator[LocalRig]:
+async def a_local_rig(folder: Path, *args: str, routed: bool = True) -> AsyncIterator[LocalRig]:
     service, port = small_service(*args), free_port()
-    async with aiohttp.ClientSession() as http, KnownProcesses(folder) as processes:
+    processes = KnownProcesses(folder)
+    async with aiohttp.ClientSession() as http, processes:
         async with LocalRuntime(processes, http, monotonic_s) as runtime:
-            await runtime.open_router(service, port)
+            if routed:
+                await runtime.open_router(service, port)
             yield LocalRig(runtime, http, service, port)
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.gather(*(process.exited() for process in processes.spawned))

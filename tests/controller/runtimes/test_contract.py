@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from controller.observation import Phase, ReplicaId
 from tests.controller.runtimes.rigs import Rig, a_fake_rig, a_local_rig, phases, the_one, until
@@ -12,14 +12,27 @@ from tests.controller.runtimes.rigs import Rig, a_fake_rig, a_local_rig, phases,
 NOBODY = ReplicaId("nobody")
 
 
-@pytest.fixture(params=["fake", "local"])
-async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=["fake", "local"])
+async def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Rig]:
+    """One router for all tests: only replicas are started anew."""
     if request.param == "fake":
         async with a_fake_rig() as fake:
             yield fake
     else:
-        async with a_local_rig(tmp_path) as local:
+        async with a_local_rig(tmp_path_factory.mktemp("logs")) as local:
             yield local
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rig(shared: Rig) -> AsyncIterator[Rig]:
+    yield shared
+    for replica in shared.runtime.replicas(shared.service.id):
+        await shared.runtime.remove(shared.service, replica.id)
 
 
 async def is_routed(rig: Rig, count: int) -> bool:
