@@ -1,6 +1,6 @@
 """The share of requests that met their objective, from an engine's own histograms.
 
-Called with two pages of a replica by the observation and by the burn-rate rules' tests.
+Called with two pages of a replica by the observation.
 Where there is nothing to judge the answer is None, never 0 and never 1: silence is neither
 an outage nor a success.
 """

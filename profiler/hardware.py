@@ -2,7 +2,7 @@
 
 Memory is what CUDA reports as total, not the figure on the box. Peaks are dense (no
 sparsity). `link_bytes_s` is one direction of what joins GPUs inside a node; an all-reduce
-over it is priced by `step_cost`.
+over it is priced by `operators`.
 """
 
 import difflib
@@ -61,8 +61,8 @@ def _nvlink(gb_s: float, latency_us: float) -> dict[str, object]:
 
 
 def _pcie(gb_s: float) -> dict[str, object]:
-    # 16 GB/s and 20 µs were measured where the data sheet of the slot says 32: cards without
-    # NVLink reach about half the slot's rate in an all-reduce.
+    # 16 GB/s and 20 µs were measured on a PCIe 4.0 slot of 32 GB/s: half the slot's rate is
+    # assumed for the others too.
     return {
         "link": "PCIe", "link_bytes_s": gb_s * GB, "link_latency_s": 20e-6, "link_domain": 8,
     }  # fmt: skip

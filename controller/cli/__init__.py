@@ -20,7 +20,7 @@ def build_app(only: str | None = None) -> typer.Typer:
     """Make the application; `only` loads a single command, so that it starts fast."""
     app = typer.Typer(
         name="whaleflux",
-        help="A control plane for LLM serving: profile, plan, scale, protect.",
+        help="A control plane for LLM serving: plan, serve, scale, protect.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,

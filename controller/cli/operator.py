@@ -22,7 +22,7 @@ def operator(
     ] = "whaleflux/whaleflux:latest",
     vllm_image: Annotated[
         str, typer.Option(help="Default image of vLLM.", envvar="VLLM_IMAGE")
-    ] = "vllm/vllm-openai:latest",
+    ] = "vllm/vllm-openai:v0.32.0",
     host: Annotated[str, typer.Option(help="Address of console and /metrics.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of console and /metrics.")] = 8080,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",

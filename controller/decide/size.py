@@ -1,7 +1,7 @@
 """Size a service: the serving replicas that carry the forecast within its SLO.
 
 Reads the capacity that the recommender found for one replica, never a rule of thumb. The
-queue is worked off within one start-up time; a miss of the SLO asks for one more.
+queue is worked off within one start-up time (15 s at least); a miss of the SLO asks for one more.
 """
 
 import math

@@ -123,7 +123,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a decision remembers of earlier ones; survives a restart by the status."""
+    """What a decision remembers of earlier ones; after a restart `serving` is in the status."""
 
     serving: int = 0
     """Serving replicas last decided; 0: none yet."""
@@ -144,7 +144,7 @@ class State:
 
 _SENTENCES: dict[Reason, str] = {
     Reason.STEADY: "the serving replicas carry the demand",
-    Reason.FIXED_REPLICAS: "the number of replicas is given by hand",
+    Reason.FIXED_REPLICAS: "the number of replicas is fixed",
     Reason.DEMAND_RISING: "demand rises above what the serving replicas carry",
     Reason.DEMAND_FALLING: "fewer replicas carry the demand with room to spare",
     Reason.BACKLOG: "a queue must be worked off",

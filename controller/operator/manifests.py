@@ -120,7 +120,10 @@ def _engine_pod_spec(service: Service, images: Images) -> dict[str, Any]:
 
 
 def _pod_env() -> list[dict[str, Any]]:
-    return [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    return [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "NUMBA_CACHE_DIR", "value": "/tmp/numba"},  # noqa: S108 - the pod's own
+    ]
 
 
 def _probe(path: str, period_s: int, failures: int) -> dict[str, Any]:

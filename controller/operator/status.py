@@ -13,7 +13,6 @@ from controller.api.status import (
     LLMServiceStatus,
     ReplicasByRole,
 )
-from controller.decide import Reason
 from controller.loop import Logged, Outcome
 from controller.observation import COMING, Observation, Phase
 from controller.operator import labels
@@ -78,7 +77,7 @@ def _conditions(outcome: Outcome) -> list[Condition]:
         AVAILABLE, serving > 0 or wanted == 0, "Serving", "NoReplicaServes",
         f"{serving} of {wanted} replicas serve" + (f": {trouble}" if trouble else ""),
     )  # fmt: skip
-    blind = decision.reason is Reason.NO_DATA and serving > 0
+    blind = serving > 0 and seen.demand.waiting is None
     observed = _condition(
         OBSERVED, not blind, "SignalsFresh", "SignalsMissing",
         "no fresh signals: scaling holds" if blind else "",

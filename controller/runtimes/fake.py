@@ -1,4 +1,4 @@
-"""A runtime in memory, for tests and for the replay: obeys at once, or as told."""
+"""A runtime in memory, for tests: obeys at once, or as told."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,6 +1,6 @@
 """Runs against a real engine: inject a trace, and report what came back.
 
-Called by `whaleflux bench` and by calibration. What it measures is what a client sees,
+Called by `whaleflux bench`. What it measures is what a client sees,
 through whatever router stands in between; what the engine says of itself is `monitor`'s.
 """
 

@@ -61,7 +61,7 @@ def test_whaleflux_commands_and_their_options_exist() -> None:
     # Of vLLM's flags, this is the one shown as accepted without effect.
     known["emulate"].add("--enforce-eager")
     for page, line in commands():
-        match = re.search(r"(?:^|/)whaleflux (\S+)(.*?)(?:\s#.*)?$", line)
+        match = re.search(r"^(?:\.venv/bin/)?whaleflux (\S+)(.*?)(?:\s#.*)?$", line)
         if match is None or match[1] == "--help":
             continue
         assert match[1] in known, f"{page}: whaleflux {match[1]}"
