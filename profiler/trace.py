@@ -1,6 +1,7 @@
 """When requests arrive and how long they are: recorded, or drawn from a process.
 
-Read by the injector (`profiler.measure`), the twin and the recommender's workload. It says nothing about what the requests hold, nor how they are served.
+Read by the injector (`profiler.measure`), the twin and the recommender's workload. It says
+nothing about what the requests hold, nor how they are served.
 """
 
 import csv

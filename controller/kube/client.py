@@ -55,9 +55,9 @@ class Credentials:
 
         try:
             if os.environ.get("KUBECONFIG") or _DEFAULT_KUBECONFIG.exists():
-                config.load_kube_config()
+                config.load_kube_config()  # type: ignore[no-untyped-call]
             else:
-                config.load_incluster_config()
+                config.load_incluster_config()  # type: ignore[no-untyped-call]
         except config.ConfigException as error:
             raise Refused(
                 f"kubernetes: no cluster to talk to ({error}): set KUBECONFIG or run in a pod"
