@@ -5,10 +5,14 @@ asked again, in a thread, and the answer kept for every mix of about that length
 """
 
 import asyncio
+import logging
 import math
 
 from controller.service import Service
+from profiler.errors import WhaleFluxError
 from recommender import Workload, find_capacity, workload_from_hints
+
+log = logging.getLogger(__name__)
 
 _BUCKETS_PER_DOUBLING = 4
 """Lengths within 19 % of each other share an answer."""
@@ -38,7 +42,11 @@ class CapacityBook:
         workload = workload_from_hints(
             1.0, _middle(key[0]), _middle(key[1]), self._service.workload.cv
         )
-        self._known[key] = await asyncio.to_thread(_capacity_rps, self._service, workload)
+        try:
+            self._known[key] = await asyncio.to_thread(_capacity_rps, self._service, workload)
+        except WhaleFluxError as error:  # asked once, not at every tick
+            log.warning("service %s: capacity of these lengths: %s", self._service.id, error)
+            self._known[key] = self._service.capacity.rate_rps
 
 
 def _bucket(tokens: float) -> int:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
@@ -16,11 +17,15 @@ import msgspec
 
 from controller.kube.client import Gone, KubeClient
 from controller.kube.objects import Meta
-from profiler.errors import WhaleFluxError
+from profiler.errors import RetryLater, WhaleFluxError
 
 PAGE = "500"
 _RETRY_FIRST_S = 0.2
 _RETRY_LONGEST_S = 15.0
+
+_TRANSIENT = (
+    WhaleFluxError, aiohttp.ClientError, msgspec.MsgspecError, TimeoutError, OSError
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -87,22 +92,24 @@ class Reflector(Generic[T]):
         self._decode = msgspec.json.Decoder(kind).decode
         self._listener = listener
         self._version = ""
+        self._pause_s = _RETRY_FIRST_S
 
     async def run(self) -> None:
         """Mirror until cancelled."""
-        pause_s = _RETRY_FIRST_S
         while True:
             try:
                 if not self._version:
                     await self._list()
-                    pause_s = _RETRY_FIRST_S
                 await self._watch()
+                # A server that ends watches at once must not be asked in a hot loop.
+                await asyncio.sleep(_RETRY_FIRST_S)
             except Gone:
                 self._version = ""
-            except (WhaleFluxError, aiohttp.ClientError, TimeoutError, OSError) as error:
-                log.warning("watch %s: %s; again in %.1f s", self._path, error, pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _RETRY_LONGEST_S)
+                await asyncio.sleep(_RETRY_FIRST_S)
+            except _TRANSIENT as error:
+                log.warning("watch %s: %s; again in %.1f s", self._path, error, self._pause_s)
+                await asyncio.sleep(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, _RETRY_LONGEST_S)
 
     async def _list(self) -> None:
         """Read every page, then tell what is new and what is gone."""
@@ -124,6 +131,7 @@ class Reflector(Generic[T]):
         for key, item in found.items():
             self._keep(key, item)
         self._version = version
+        self._pause_s = _RETRY_FIRST_S
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -139,9 +147,12 @@ class Reflector(Generic[T]):
         except msgspec.DecodeError as error:  # a stream cut in the middle of a line
             log.warning("watch %s: unreadable line: %s", self._path, error)
             return
+        self._pause_s = _RETRY_FIRST_S
         if event.type == "ERROR":
             status = msgspec.json.decode(event.object, type=_Status)
-            raise Gone(f"watch {self._path}: {status.message}", status.code)
+            if status.code == HTTPStatus.GONE:
+                raise Gone(f"watch {self._path}: {status.message}", status.code)
+            raise RetryLater(f"watch {self._path}: {status.message}")
         if event.type == "BOOKMARK":
             bookmark = msgspec.json.decode(event.object, type=_Bookmark)
             self._version = bookmark.metadata.resource_version

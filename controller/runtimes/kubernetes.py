@@ -25,6 +25,8 @@ from controller.operator.manifests import (
 from controller.runtimes.changes import Changes
 from controller.service import Service, ServiceId, service_id
 
+_AWAITED_AT_MOST_S = 30.0
+"""A pod that no watch has shown by then was deleted before it could."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,8 +47,8 @@ class KubernetesRuntime:
         self._pods: dict[ServiceId, dict[str, Pod]] = {}
         self._owners: dict[ServiceId, Owner] = {}
         self._services: dict[ServiceId, Service] = {}
-        self._awaited: dict[ServiceId, set[str]] = {}
-        """Pods created whose watch event has not come: counted once, started once."""
+        self._awaited: dict[ServiceId, dict[str, float]] = {}
+        """Pods created whose watch event has not come, and when: counted once, started once."""
         self._ready_at: dict[Key, datetime] = {}
         """When pods were first seen ready: one that failed later did not fail to start."""
         self._changes = Changes()
@@ -67,7 +69,7 @@ class KubernetesRuntime:
         if pod is None:
             self._ready_at.pop(key, None)
             for service, pods in self._pods.items():
-                if pods.pop(name, None) is not None and service.startswith(f"{namespace}/"):
+                if service.startswith(f"{namespace}/") and pods.pop(name, None) is not None:
                     self._changes.note(service)
             return
         service = service_id(namespace, pod.metadata.labels.get(labels.SERVICE, ""))
@@ -75,18 +77,18 @@ class KubernetesRuntime:
         ready = pod.condition("Ready")
         if ready is not None and ready.status == "True" and ready.last_transition_time is not None:
             self._ready_at.setdefault(key, ready.last_transition_time)
-        self._awaited.get(service, set()).discard(name)
+        self._awaited.get(service, {}).pop(name, None)
         self._changes.note(service)
 
     async def start(self, service: Service, count: int) -> None:
         """Create pods."""
         owner = self._owners[service.id]
-        awaited = self._awaited.setdefault(service.id, set())
+        awaited = self._awaited.setdefault(service.id, {})
         for _ in range(count):
             body = engine_pod(service, owner, self._images)
             made = _decode_pod(await self._client.create(_pods(service), body))
             if made.metadata.name not in self._pods.get(service.id, {}):
-                awaited.add(made.metadata.name)
+                awaited[made.metadata.name] = self._now_s()
 
     async def admit(self, service: Service, replica: ReplicaId) -> None:
         """Label the pod for the router."""
@@ -102,15 +104,22 @@ class KubernetesRuntime:
         await self._delete(service, replica)
 
     async def remove(self, service: Service, replica: ReplicaId) -> None:
-        """Delete at once."""
-        await self._delete(service, replica, gracePeriodSeconds=0)
+        """Delete at once; what was ready and still runs may hold requests, so it drains."""
+        pod = self._pods.get(service.id, {}).get(replica)
+        was_ready = (service.namespace, replica) in self._ready_at
+        if pod is not None and was_ready and phase_of(pod) is not Phase.FAILED:
+            await self.drain(service, replica)
+        else:
+            await self._delete(service, replica, gracePeriodSeconds=0)
 
     def replicas(self, service: ServiceId) -> tuple[Replica, ...]:
         """Pods of the service, and those created a moment ago."""
         pods = self._pods.get(service, {}).values()
         known = self._services.get(service)
         current = "" if known is None else template_hash(known, self._images)
-        coming = sorted(self._awaited.get(service, set()))
+        since_s = self._now_s() - _AWAITED_AT_MOST_S
+        awaited = self._awaited.get(service, {})
+        coming = sorted(name for name, at_s in awaited.items() if at_s > since_s)
         return (
             *(self._replica(pod, current) for pod in pods),
             *(Replica(ReplicaId(name), Phase.PENDING, self._now_s()) for name in coming),

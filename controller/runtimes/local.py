@@ -22,12 +22,13 @@ from controller.runtimes.changes import Changes
 from controller.runtimes.processes import Process, Processes, free_port
 from controller.runtimes.router import ROUTER_READY_S, LocalRouter, router_command
 from controller.service import Service, ServiceId
-from profiler.errors import RetryLater
+from profiler.errors import RetryLater, WhaleFluxError
 
 HOST = "127.0.0.1"
 _POLL_S = 0.1
 _AFTER_WITHDRAW_S = 0.5
 """A request that the router chose the replica for just before is on its way."""
+_ROUTER_PAUSE_S = 1.0
 _KILL_AFTER_S = SHUTDOWN_TIMEOUT_S + 15.0
 
 log = logging.getLogger(__name__)
@@ -65,10 +66,12 @@ class LocalRuntime:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for running in [r for group in self._replicas.values() for r in group.values()]:
-            self._processes.ended(running.process)
-        for router in self._routers.values():
-            self._processes.ended(router.process)
+        replicas = [r for group in self._replicas.values() for r in group.values()]
+        left = [running.process for running in replicas]
+        left += [router.process for router in self._routers.values()]
+        for process in left:
+            self._processes.ended(process)
+        await asyncio.gather(*(process.exited() for process in left))
 
     async def open_router(self, service: Service, port: int) -> None:
         """Start the service's router and keep it running; returns when it answers."""
@@ -184,7 +187,12 @@ class LocalRuntime:
         command = router_command(sys.executable, HOST, port, free_port(HOST))
         process = await self._processes.spawn(f"{name}-router", command)
         router = LocalRouter(self._http, f"http://{HOST}:{port}", process)
-        await router.ready(ROUTER_READY_S)
+        try:
+            await router.ready(ROUTER_READY_S)
+        except RetryLater:
+            self._processes.ended(process)
+            await process.exited()
+            raise
         self._routers[service] = router
 
     async def _keep_router(self, service: ServiceId, name: str, port: int) -> None:
@@ -195,13 +203,12 @@ class LocalRuntime:
             self._processes.ended(self._routers[service].process)
             try:
                 await self._start_router(service, name, port)
-            except RetryLater as error:
+                for running in tuple(self._replicas.get(service, {}).values()):
+                    if running.replica.phase is Phase.SERVING:
+                        await self._routers[service].add(str(running.replica.url))
+            except WhaleFluxError as error:
                 log.error("%s", error)
-                await asyncio.sleep(error.after_s)
-                continue
-            for running in self._replicas.get(service, {}).values():
-                if running.replica.phase is Phase.SERVING:
-                    await self._routers[service].add(str(running.replica.url))
+                await asyncio.sleep(_ROUTER_PAUSE_S)
 
     def _set(self, service: ServiceId, running: _Running, **changes: object) -> None:
         running.replica = replace(running.replica, **changes)  # type: ignore[arg-type]

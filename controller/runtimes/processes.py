@@ -58,7 +58,7 @@ class Process:
         with self.log.open("rb") as file:
             file.seek(max(self.log.stat().st_size - _LOG_TAIL_BYTES, 0))
             lines = file.read().decode(errors="replace").split("\n")
-        spoken = [line.strip() for line in lines if line.strip()]
+        spoken = [line.strip() for line in lines if any(map(str.isalnum, line))]
         return spoken[-1][:300] if spoken else "it logged nothing"
 
 
