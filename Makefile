@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ENGINE ?= emulated
+MODEL := build/models/queueing
 
 .PHONY: run test test-vllm check unit e2e lock crds clean
 
 run: $(STAMP)  ## The whole loop on this machine, for three minutes and on.
 ifeq ($(ENGINE),vllm)
 	$(BIN)/python -m e2e.real_engine.install
+	test -f $(MODEL)/config.json || build/vllm/bin/python e2e/real_engine/tiny_model.py $(MODEL) --size=queueing
 endif
 	$(BIN)/python -m examples.quickstart.tour --engine $(ENGINE)
 

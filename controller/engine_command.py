@@ -1,7 +1,9 @@
 """The command line of an engine: what WhaleFlux sets, then what the manifest adds."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 from controller.api.llmservice import EngineType
 from controller.service import Service
@@ -13,6 +15,26 @@ SHUTDOWN_TIMEOUT_S = 45
 
 EMULATOR = (sys.executable, "-m", "controller.cli", "emulate")
 """The emulated engine where `whaleflux` is installed for this interpreter."""
+
+
+MIDDLEWARE = Path(__file__).parent / "vllm_middleware"
+"""Folder of a file that vLLM imports: it holds a stream's headers until its first token, so
+that a router can send the request elsewhere when the replica dies before."""
+
+
+def engine_environment(service: Service) -> dict[str, str]:
+    """What an engine's process needs beside this one's environment."""
+    if service.engine is not EngineType.VLLM:
+        return {}
+    inherited = os.environ.get("PYTHONPATH", "")
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(MIDDLEWARE), inherited)))}
+
+
+def middleware_args(service: Service) -> tuple[str, ...]:
+    """Flags for an engine that runs in `engine_environment`."""
+    if service.engine is not EngineType.VLLM:
+        return ()
+    return ("--middleware=whaleflux_hold_headers.HoldHeaders",)
 
 
 def engine_command(

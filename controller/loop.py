@@ -113,8 +113,10 @@ class ServiceLoop:
             outcome = await self.tick()
             if outcome.fault is None:
                 pause_s = TICK_S
+                # not wait_for: it can swallow a cancellation when its future is done already
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._runtime.changed(self.service.id), TICK_S)
+                    async with asyncio.timeout(TICK_S):
+                        await self._runtime.changed(self.service.id)
             else:  # what the runtime refused now it will refuse in a moment, too
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -149,7 +149,8 @@ class ServiceWorker:
         loop = self.loop
         running = asyncio.create_task(loop.run()) if loop is not None else None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                await self._changed.wait()
         if running is not None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

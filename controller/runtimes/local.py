@@ -16,7 +16,12 @@ from dataclasses import dataclass, replace
 
 import aiohttp
 
-from controller.engine_command import SHUTDOWN_TIMEOUT_S, engine_command
+from controller.engine_command import (
+    SHUTDOWN_TIMEOUT_S,
+    engine_command,
+    engine_environment,
+    middleware_args,
+)
 from controller.observation import Phase, Replica, ReplicaId
 from controller.runtimes.changes import Changes
 from controller.runtimes.processes import Process, Processes, free_port
@@ -29,7 +34,8 @@ _POLL_S = 0.1
 _AFTER_WITHDRAW_S = 0.5
 """A request that the router chose the replica for just before is on its way."""
 _ROUTER_PAUSE_S = 1.0
-_KILL_AFTER_S = SHUTDOWN_TIMEOUT_S + 15.0
+_KILL_AFTER_S = SHUTDOWN_TIMEOUT_S + 30.0
+"""A real engine takes 10 to 20 s to end after its last request."""
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +89,8 @@ class LocalRuntime:
         for _ in range(count):
             port = free_port(HOST)
             name = ReplicaId(f"{service.name}-{secrets.token_hex(3)}")
-            process = await self._processes.spawn(name, engine_command(service, HOST, port))
+            command = (*engine_command(service, HOST, port), *middleware_args(service))
+            process = await self._processes.spawn(name, command, engine_environment(service))
             url = f"http://{HOST}:{port}"
             running = _Running(Replica(name, Phase.STARTING, self._now_s(), url=url), process)
             self._replicas.setdefault(service.id, {})[name] = running
@@ -177,11 +184,12 @@ class LocalRuntime:
     async def _finish(self, process: Process) -> None:
         """Drain one engine: SIGTERM, then SIGKILL after the grace period."""
         await asyncio.sleep(_AFTER_WITHDRAW_S)
-        process.signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.exited(), _KILL_AFTER_S)
-            return
-        process.signal(signal.SIGKILL)
+        process.terminate()
+        try:
+            async with asyncio.timeout(_KILL_AFTER_S):
+                await process.exited()
+        except TimeoutError:
+            process.signal(signal.SIGKILL)
 
     async def _start_router(self, service: ServiceId, name: str, port: int) -> None:
         command = router_command(sys.executable, HOST, port, free_port(HOST))

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from controller.runtimes import reaper
@@ -53,6 +53,11 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.group, number)
 
+    def terminate(self) -> None:
+        """SIGTERM to the leader alone: an engine drains, then ends its workers itself."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+
     def last_words(self) -> str:
         """Give the last line it logged, for the message of a failure."""
         with self.log.open("rb") as file:
@@ -85,8 +90,10 @@ class Processes:
         self._reaper.stdin.close()
         await self._reaper.wait()
 
-    async def spawn(self, name: str, command: Sequence[str]) -> Process:
-        """Start a command; `Refused` when there is no such program."""
+    async def spawn(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Process:
+        """Start a command, with `env` added to ours; `Refused` when there is no such program."""
         log = self.log_dir / f"{name}.log"
         with log.open("ab") as output:
             try:
@@ -96,6 +103,7 @@ class Processes:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    env={**os.environ, **(env or {})},
                     preexec_fn=_die_with_parent if sys.platform == "linux" else None,
                 )
             except OSError as error:

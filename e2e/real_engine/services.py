@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controller import vllm_middleware
 from controller.api import Manifests, read_manifests
 from e2e.real_engine.install import PYTHON, REPOSITORY
 from profiler.measure import Target
@@ -30,24 +29,13 @@ def make_model() -> None:
 
 
 def example(model: Path | None = None) -> Manifests:
-    """The example, its engines holding headers back; with another model if given."""
+    """The example; with another model if given."""
     manifests = read_manifests([EXAMPLE])
+    if model is None:
+        return manifests
     (service,) = manifests.services
-    folder = Path(vllm_middleware.__file__).parent
-    env, *program = service.spec.engine.command
-    engine = service.spec.engine.model_copy(
-        update={
-            "command": [env, f"PYTHONPATH={folder}", *program],
-            "args": [
-                *service.spec.engine.args,
-                "--middleware=whaleflux_hold_headers.HoldHeaders",
-            ],
-        }
-    )
-    served = service.spec.model
-    if model is not None:
-        served = served.model_copy(update={"uri": str(model)})
-    spec = service.spec.model_copy(update={"engine": engine, "model": served})
+    served = service.spec.model.model_copy(update={"uri": str(model)})
+    spec = service.spec.model_copy(update={"model": served})
     return replace(manifests, services=(service.model_copy(update={"spec": spec}),))
 
 

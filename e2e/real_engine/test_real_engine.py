@@ -58,7 +58,7 @@ START_S = 240.0
 """A start takes 40 to 75 s; two that share a slow machine with load take longer."""
 SCALE_IN_S = 240.0
 DRAINED_S = SHUTDOWN_TIMEOUT_S + 10.0
-"""The requests in flight, then the engine's own end; SIGKILL would come 5 s later."""
+"""The requests in flight, then the engine's own end; SIGKILL would come 20 s later."""
 ANSWER_TOKENS = 12
 SEQUENCES = 8
 """The example's maxNumSeqs."""

@@ -8,7 +8,6 @@ killed. Afterwards it prints what happened and, on a terminal, goes on serving.
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import tempfile
@@ -213,12 +212,6 @@ async def _until_interrupted() -> None:
     await stop.wait()
 
 
-def _vllm_environment() -> None:
-    """What vLLM needs on a CPU without a hub; engines inherit it."""
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("VLLM_CPU_KVCACHE_SPACE", "1")):
-        os.environ.setdefault(name, value)
-
-
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -227,8 +220,6 @@ def main() -> None:
     parser.add_argument("--console-port", type=int, default=8080)
     asked = parser.parse_args()
     set_up_logs("error")
-    if asked.engine == "vllm":
-        _vllm_environment()
     try:
         ports = (asked.router_port, asked.console_port)
         code = asyncio.run(tour(asked.engine, ports, stay=sys.stdout.isatty()))
