@@ -6,7 +6,6 @@ those requests.
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import signal

@@ -127,8 +127,10 @@ class KnownProcesses(Processes):
         super().__init__(log_dir)
         self.spawned: list[Process] = []
 
-    async def spawn(self, name: str, command: Sequence[str]) -> Process:
-        process = await super().spawn(name, command)
+    async def spawn(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> Process:
+        process = await super().spawn(name, command, env)
         self.spawned.append(process)
         return process
 
