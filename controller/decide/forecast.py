@@ -14,6 +14,8 @@ SMOOTHING_S = 20.0
 """Window of the current level; single scrapes are too noisy to act on."""
 LEAST_SAMPLES = 5
 """Fewer in the window are an accident, not a level."""
+LEAST_SPANS = 8
+"""Shorter histories, in lead times, would take a single step of the load for a habit."""
 QUANTILE = 0.90
 PRIOR_RISE_RATIO = 0.15
 """Rise expected over a lead time before history shows one."""
@@ -45,7 +47,7 @@ def _rise(
     prior = PRIOR_RISE_RATIO * level
     span = max(lead_s, SMOOTHING_S)
     starts = np.flatnonzero(at_s <= at_s[-1] - span)
-    if at_s[-1] - at_s[0] < 3 * span or starts.size < 4:
+    if at_s[-1] - at_s[0] < LEAST_SPANS * span or starts.size < LEAST_SAMPLES:
         return prior
     totals = np.concatenate([[0.0], np.cumsum(rates)])
     upper = np.arange(1, at_s.size + 1)

@@ -9,8 +9,10 @@ from controller.decide.types import Action, Reason, Start, State, Wish
 from controller.observation import READY, Observation, Phase
 from controller.service import Bounds
 
-SCALE_IN_WINDOW_S = 90.0
-"""Scale-in follows the highest wish of this window."""
+SCALE_IN_LEADS = 3.0
+SCALE_IN_LEAST_S = 30.0
+"""Scale-in follows the highest wish of a window of so many start-up times: what is quick to
+have again may be given up soon."""
 
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_LONGEST_S = 60.0
@@ -19,16 +21,21 @@ BACK_OFF_LONGEST_S = 60.0
 Wanted = tuple[int, tuple[Reason, ...]]
 
 
+def scale_in_window_s(lead_s: float) -> float:
+    """How long a wish binds."""
+    return max(SCALE_IN_LEADS * lead_s, SCALE_IN_LEAST_S)
+
+
 def remember_wish(
     wishes: tuple[Wish, ...], serving: int, *, current: int, lead_s: float, now_s: float
 ) -> tuple[Wish, ...]:
-    """Append a wish and drop those outside the scale-in window (one lead time at least).
+    """Append a wish and drop those outside the scale-in window.
 
     An empty window, after a restart or an outage of the signals, begins with what serves
     now: one scrape is no reason to give up what a whole window had needed.
     """
-    window_s = max(SCALE_IN_WINDOW_S, lead_s)
-    recent = tuple(wish for wish in wishes if wish.at_s > now_s - window_s)
+    oldest_s = now_s - scale_in_window_s(lead_s)
+    recent = tuple(wish for wish in wishes if wish.at_s > oldest_s)
     return (*(recent or (Wish(now_s, current),)), Wish(now_s, serving))
 
 

@@ -38,10 +38,10 @@ MANIFESTS = {
     "emulated": [HERE / "llmservice.yaml"],
     "vllm": [HERE.parent / "vllm-cpu"],
 }
-PLAN = ((50.0, 0.4), (70.0, 1.6), (60.0, 0.3))
-"""(seconds, load in multiples of one replica's capacity): calm, burst, calm."""
-BURSTINESS = 2.0
-KILL_AT_S = 85.0
+PLAN = ((40.0, 0.4), (15.0, 1.0), (55.0, 2.2), (70.0, 0.3))
+"""(seconds, load in multiples of one replica's capacity): calm, rising, burst, calm."""
+BURSTINESS = 1.5
+KILL_AT_S = 95.0
 DRAIN_S = 60.0
 SEED = 7
 

@@ -42,7 +42,7 @@ def test_the_constants_price_a_step_as_the_sum_of_its_operators(model, tp, shape
     parts = sum(operator.seconds for operator in decompose(replica(model, tp=tp), shape))
     # the constants take one maximum over all dense work, the operators one each: they agree
     # but where experts still read while the other layers compute
-    assert 0.85 * parts <= whole <= 1.001 * parts
+    assert 0.85 * parts <= whole <= 1.06 * parts
     if not load_architecture(model).experts:
         assert whole == pytest.approx(parts, rel=0.06)
 

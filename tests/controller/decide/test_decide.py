@@ -20,7 +20,7 @@ from controller.decide import (
 )
 from controller.decide.forecast import LEAST_SAMPLES
 from controller.decide.size import SETTLE_S
-from controller.decide.stabilise import SCALE_IN_WINDOW_S
+from controller.decide.stabilise import scale_in_window_s
 from controller.decide.types import Sample
 from controller.observation import Demand, Observation, Phase, Sighting
 from controller.service import Bounds
@@ -33,6 +33,9 @@ from tests.controller.builders import (
     a_state,
     an_observation,
 )
+
+WINDOW_S = scale_in_window_s(30.0)
+"""At the builders' start-up time."""
 
 
 def warm(seen: Observation, state: State, now_s: float) -> State:
@@ -112,8 +115,8 @@ def test_missing_data_holds_within_bounds_that_were_lowered() -> None:
 
 def test_a_controller_that_restarts_does_not_shrink_on_its_first_scrape() -> None:
     seen = an_observation("SSSSb", demand=a_demand(1.0))
-    made = driven(seen, State(serving=4), int(SCALE_IN_WINDOW_S) + 2)
-    assert {d.serving for d in made[: int(SCALE_IN_WINDOW_S)]} == {4}
+    made = driven(seen, State(serving=4), int(WINDOW_S) + 2)
+    assert {d.serving for d in made[: int(WINDOW_S)]} == {4}
     assert made[0].reasons == (Reason.DEMAND_FALLING, Reason.COOLING_DOWN)
     assert made[-1].serving == 1
 
@@ -121,7 +124,7 @@ def test_a_controller_that_restarts_does_not_shrink_on_its_first_scrape() -> Non
 def test_an_outage_longer_than_the_window_is_no_reason_to_shrink_after_it() -> None:
     busy = an_observation("SSSSb", demand=a_demand(12.0))
     _, state = first(busy, a_state(4), 0.0)
-    after_s = 3 * SCALE_IN_WINDOW_S
+    after_s = 3 * WINDOW_S
     back = replace(busy, demand=a_demand(1.0))
     decision, _ = first(back, state, after_s)
     assert (decision.serving, decision.reason) == (4, Reason.COOLING_DOWN)
@@ -129,7 +132,7 @@ def test_an_outage_longer_than_the_window_is_no_reason_to_shrink_after_it() -> N
 
 def test_scale_in_withdraws_into_the_standby_that_is_missing() -> None:
     seen = an_observation("SS", demand=a_demand(1.0))
-    last = driven(seen, a_state(2), int(SCALE_IN_WINDOW_S) + 2)[-1]
+    last = driven(seen, a_state(2), int(WINDOW_S) + 2)[-1]
     assert last.serving == 1
     assert last.actions == (Withdraw(seen.ids(Phase.SERVING)[1]),)
 
@@ -213,7 +216,7 @@ class TestMissedSlo:
         made = driven(seen, a_state(5, raised_s=-1000.0), 300)
         assert {decision.serving for decision in made} == {5}
         quiet = replace(seen, demand=a_demand(2.0, attained=0.1))
-        assert driven(quiet, a_state(5), int(SCALE_IN_WINDOW_S) + 30)[-1].serving == 1
+        assert driven(quiet, a_state(5), int(WINDOW_S) + 30)[-1].serving == 1
 
 
 def test_the_message_holds_the_numbers() -> None:

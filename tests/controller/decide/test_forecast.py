@@ -78,7 +78,7 @@ def test_a_longer_lead_never_expects_less_of_a_ramp() -> None:
 
 
 def test_a_gap_in_the_samples_neither_raises_nor_lowers_the_level() -> None:
-    seen = (*samples(*[4.0] * 100, until_s=-120.0), *samples(*[4.0] * 20))
+    seen = (*samples(*[4.0] * 200, until_s=-120.0), *samples(*[4.0] * 20))
     assert forecast_rps(seen, LEAD_S, 0.0) == pytest.approx(4.0)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.decide.stabilise import SCALE_IN_WINDOW_S, bounded, remember_wish, slow_in
+from controller.decide.stabilise import SCALE_IN_LEAST_S, bounded, remember_wish, slow_in
 from controller.decide.types import Reason, Wish
 from controller.service import Bounds
 
@@ -27,8 +27,8 @@ def test_scale_out_and_holding_are_not_slowed() -> None:
 
 def test_wishes_outside_the_window_are_forgotten() -> None:
     wishes = (Wish(0.0, 9), Wish(50.0, 3))
-    kept = remember_wish(wishes, 2, current=9, lead_s=1.0, now_s=SCALE_IN_WINDOW_S + 1)
-    assert kept == (Wish(50.0, 3), Wish(SCALE_IN_WINDOW_S + 1, 2))
+    kept = remember_wish(wishes, 2, current=9, lead_s=1.0, now_s=SCALE_IN_LEAST_S + 1)
+    assert kept == (Wish(50.0, 3), Wish(SCALE_IN_LEAST_S + 1, 2))
 
 
 def test_the_window_is_no_shorter_than_a_start() -> None:
