@@ -38,7 +38,7 @@ MANIFESTS = {
     "emulated": [HERE / "llmservice.yaml"],
     "vllm": [HERE.parent / "vllm-cpu"],
 }
-PLAN = ((40.0, 0.4), (15.0, 1.0), (55.0, 2.2), (70.0, 0.3))
+PLAN = ((40.0, 0.4), (20.0, 1.0), (50.0, 2.2), (70.0, 0.3))
 """(seconds, load in multiples of one replica's capacity): calm, rising, burst, calm."""
 BURSTINESS = 1.5
 KILL_AT_S = 95.0
