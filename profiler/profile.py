@@ -111,7 +111,9 @@ DecimalString = Annotated[
 ]
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """Base of what users write: camelCase outside, frozen, no unknown fields."""
+
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
@@ -121,7 +123,7 @@ class _Document(BaseModel):
     )
 
 
-class StepCostSpec(_Document):
+class StepCostSpec(Document):
     """Constants of the step-cost formula, decimal strings in seconds or ratios."""
 
     step_overhead_s: DecimalString
@@ -154,7 +156,7 @@ class StepCostSpec(_Document):
     """API time of a request before the scheduler sees it."""
 
 
-class MemorySpec(_Document):
+class MemorySpec(Document):
     """Bytes on each GPU of a replica."""
 
     total_bytes: PositiveInt
@@ -169,7 +171,7 @@ class MemorySpec(_Document):
     """KV cache of one token."""
 
 
-class EngineProfileSpec(_Document):
+class EngineProfileSpec(Document):
     """What is known of one model on one GPU type under one engine."""
 
     model: str = Field(min_length=1, max_length=253)

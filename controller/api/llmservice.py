@@ -16,7 +16,8 @@ from pydantic import (
     StringConstraints,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
+
+from profiler.profile import Document
 
 GROUP = "serving.whaleflux.io"
 VERSION = "v1alpha1"
@@ -27,17 +28,7 @@ Decimal = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?$", max_l
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
-class _Field(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class ModelSpec(_Field):
+class ModelSpec(Document):
     """What is served."""
 
     uri: str = Field(min_length=1, max_length=1024)
@@ -53,7 +44,7 @@ class EngineType(StrEnum):
     EMULATED = "emulated"
 
 
-class EngineSpec(_Field):
+class EngineSpec(Document):
     """The engine and the options that are pinned; what is left open is recommended."""
 
     type: EngineType = EngineType.VLLM
@@ -76,7 +67,7 @@ class EngineSpec(_Field):
     """Longest prompt and answer together, tokens."""
 
 
-class SloSpec(_Field):
+class SloSpec(Document):
     """Latency that the given percentage of requests keep within."""
 
     ttft_ms: PositiveInt | None = Field(default=None, le=3600000)
@@ -89,7 +80,7 @@ class SloSpec(_Field):
     """Percentage of requests that must attain it."""
 
 
-class WorkloadSpec(_Field):
+class WorkloadSpec(Document):
     """What traffic to expect before any was seen."""
 
     requests_per_second: Decimal = "1"
@@ -102,7 +93,7 @@ class WorkloadSpec(_Field):
     """Coefficient of variation of the gaps between requests; 1 is Poisson."""
 
 
-class ScalingSpec(_Field):
+class ScalingSpec(Document):
     """Bounds within which the controller chooses the number of serving replicas."""
 
     min: PositiveInt = Field(default=1, le=1000)
@@ -117,7 +108,7 @@ class ScalingSpec(_Field):
         return self
 
 
-class PlacementSpec(_Field):
+class PlacementSpec(Document):
     """Where replicas run."""
 
     gpu: str = Field(min_length=1, max_length=63)
@@ -126,14 +117,14 @@ class PlacementSpec(_Field):
     """EngineProfile to predict with; computed from data sheets when empty."""
 
 
-class ResilienceSpec(_Field):
+class ResilienceSpec(Document):
     """What stands by for failures and bursts."""
 
     standbys: NonNegativeInt = Field(default=0, le=10)
     """Warm replicas kept beside the serving ones."""
 
 
-class LLMServiceSpec(_Field):
+class LLMServiceSpec(Document):
     """A model to serve, the latency to keep, and how far to scale."""
 
     model: ModelSpec

@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, NonNegativeInt
+
+from profiler.profile import Document
 
 
-class _Field(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
-    )
+class _Field(Document):
+    model_config = ConfigDict(extra="ignore")  # a later version may have written more
 
 
 class Condition(_Field):
