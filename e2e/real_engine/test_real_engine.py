@@ -1,7 +1,7 @@
 """A real vLLM under the local runtime: what the emulator promises, held against the original.
 
 The tests run in this order on one plane, as a start takes a minute: serve, publish, scale
-out, lose a replica, scale in. Each brings the plane to where it needs it, so one alone
+out, scale in, lose a replica. Each brings the plane to where it needs it, so one alone
 passes too.
 """
 
@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 
 from controller.decide import Admit, Drain, Reason, Start
+from controller.decide.stabilise import scale_in_window_s
 from controller.engine_command import SHUTDOWN_TIMEOUT_S
 from controller.observation import Phase
 from controller.plane import LocalPlane, local_plane, running
@@ -56,7 +57,8 @@ pytestmark = [
 
 START_S = 240.0
 """A start takes 40 to 75 s; two that share a slow machine with load take longer."""
-SCALE_IN_S = 240.0
+SCALE_IN_MARGIN_S = 60.0
+"""To forget the last request of the load before, and for decisions on a slow machine."""
 DRAINED_S = SHUTDOWN_TIMEOUT_S + 10.0
 """The requests in flight, then the engine's own end; SIGKILL would come 20 s later."""
 ANSWER_TOKENS = 12
@@ -122,6 +124,13 @@ async def two_serving(plane: LocalPlane, seed: int) -> list[Replica]:
         )
     assert [o.error for o in outcomes if o.status is not Status.OK] == []
     return found
+
+
+def longest_start_s(plane: LocalPlane) -> float:
+    """The longest start so far, which the plane may take for the next one's."""
+    ready = [(r.created_s, r.ready_s) for r in replicas(plane, Phase.SERVING)]
+    starts_s = [ready_s - created_s for created_s, ready_s in ready if ready_s is not None]
+    return max(starts_s + [d.decision.numbers.lead_s for d in only_loop(plane).decisions])
 
 
 async def ask(plane: LocalPlane, path: str, **fields: Any) -> dict[str, Any]:
@@ -231,6 +240,28 @@ async def test_load_above_one_replica_starts_a_second(plane: LocalPlane) -> None
     assert {Reason.DEMAND_RISING, Reason.BACKLOG, Reason.SLO_MISSED} & set(rises[-1].reasons)
 
 
+async def test_falling_load_drains_the_surplus_replica_and_loses_nothing(
+    plane: LocalPlane,
+) -> None:
+    _, surplus = await two_serving(plane, seed=5)
+    family = family_of(surplus)
+    scale_in_s = scale_in_window_s(longest_start_s(plane)) + SCALE_IN_MARGIN_S
+    async with in_flight(target(plane, 6), 3, 64, 240) as outcomes:
+        draining = await eventually(
+            lambda: replicas(plane, Phase.DRAINING),
+            scale_in_s,
+            "the surplus replica drains",
+            lambda: [d.decision.message for d in only_loop(plane).decisions],
+        )
+        assert [r.id for r in draining] == [surplus.id]
+        assert Drain(surplus.id) in actions(plane)
+        assert running_on(plane, surplus)[0] >= 1
+        await eventually(lambda: not survivors(family), DRAINED_S, "it ends by SIGTERM, in time")
+        await eventually(lambda: surplus.id not in ids(plane), 5, "the runtime forgets it")
+    assert len(outcomes) > 6
+    assert [o.error for o in outcomes if o.status is not Status.OK] == []
+
+
 async def test_streams_that_wait_on_a_killed_replica_are_answered_by_the_other(
     plane: LocalPlane,
 ) -> None:
@@ -248,24 +279,6 @@ async def test_streams_that_wait_on_a_killed_replica_are_answered_by_the_other(
     await eventually(lambda: not survivors(gone), 10, "no process of the killed replica is left")
     failed = [d.decision for d in only_loop(plane).decisions if Start(1) in d.decision.actions]
     assert Reason.REPLICA_FAILED in failed[-1].reasons
-
-
-async def test_falling_load_drains_the_surplus_replica_and_loses_nothing(
-    plane: LocalPlane,
-) -> None:
-    _, surplus = await two_serving(plane, seed=5)
-    family = family_of(surplus)
-    async with in_flight(target(plane, 6), 3, 64, 240) as outcomes:
-        draining = await eventually(
-            lambda: replicas(plane, Phase.DRAINING), SCALE_IN_S, "the surplus replica drains"
-        )
-        assert [r.id for r in draining] == [surplus.id]
-        assert Drain(surplus.id) in actions(plane)
-        assert running_on(plane, surplus)[0] >= 1
-        await eventually(lambda: not survivors(family), DRAINED_S, "it ends by SIGTERM, in time")
-        await eventually(lambda: surplus.id not in ids(plane), 5, "the runtime forgets it")
-    assert len(outcomes) > 6
-    assert [o.error for o in outcomes if o.status is not Status.OK] == []
 
 
 async def test_an_engine_that_dies_at_its_start_says_why(
