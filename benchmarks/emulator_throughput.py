@@ -17,10 +17,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from profiler.document import to_document
 from profiler.emulator.process import take_port
+from profiler.layout import Layout
 from profiler.memory import EngineMemory
-from profiler.profile import EngineProfile, to_document
-from profiler.step_cost import NO_WINDOW, StepCost
+from profiler.profile import EngineProfile
+from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve
 
 GOAL_TOKENS_S = 2000.0
 STEP_S = 1e-4
@@ -40,12 +42,13 @@ class Figures:
 def fast_profile() -> EngineProfile:
     """Make an engine whose steps take 0.1 ms whatever is in them."""
     cost = StepCost(
-        STEP_S, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, mixed_kv_ratio=1, window_tokens=NO_WINDOW, request_s=0
-    )
+        STEP_S, 0, roofline_curve(0, 0), 0, 0, 0, 0, 0,
+        mixed_kv_ratio=1, window_tokens=NO_WINDOW, request_s=0,
+    )  # fmt: skip
     return EngineProfile(
         model="fast",
         gpu="none",
-        tensor_parallel_size=1,
+        layout=Layout(),
         cost=cost,
         memory=EngineMemory(80e9, 1e9, 0.0, 0.0, 1e4),
         max_model_len=131_072,

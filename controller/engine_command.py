@@ -7,7 +7,8 @@ from pathlib import Path
 
 from controller.api.llmservice import EngineType
 from controller.service import Service
-from profiler.profile import Source, to_document
+from profiler.document import to_document
+from profiler.profile import Source
 
 SHUTDOWN_TIMEOUT_S = 45
 """Time that a draining engine gets for the requests it holds."""

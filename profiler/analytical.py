@@ -1,35 +1,27 @@
 """Step cost from the GPU catalogue and the architecture alone, nothing measured.
 
-Adds up the operators of `operators.Replica` into the constants of a `StepCost`. A prior: an
-`EngineProfile` that was measured takes its place.
+Prices the operators of `operators.Replica` into a `StepCost`: each curve and constant is
+what the operator says of a step that has nothing else in it.
 """
 
 from profiler.hardware import Dtype
-from profiler.operators import Replica
+from profiler.operators import Operator, Replica
 from profiler.scheduler import Shape
-from profiler.step_cost import NO_WINDOW, StepCost
+from profiler.step_cost import GRID_TOKENS, NO_WINDOW, StepCost
 
 _NOTHING = Shape(0, 0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 def analytical_cost(replica: Replica) -> StepCost:
-    """Constants for one replica; exact sums of its operators where one bound holds."""
+    """Constants for one replica; the sum of its operators."""
     a, gpu, e = replica.architecture, replica.gpu, replica.efficiency
-    tp = replica.tensor_parallel_size
-    linear = 2.0 * a.active_parameters / tp / (gpu.flops(a.weights.compute) * e.compute)
-    head_flops = 2.0 * a.head_parameters / tp / (gpu.flops(Dtype.BF16) * e.compute)
-    read_s = 1.0 / (gpu.bandwidth_bytes_s * e.weights * tp)
-    weights = a.always_read_parameters * a.weights.linear_bits / 8
-    head = a.head_parameters * a.weights.other_bits / 8
+    head_s = replica.output_head(_NOTHING).seconds
+    head_flops = 2.0 * a.head_parameters / replica.layout.tensor
     return StepCost(
-        step_overhead_s=e.step_s + e.layer_s * a.layers + replica.all_reduce(_NOTHING).seconds,
-        sequence_s=e.sequence_s + head_flops,
-        token_compute_s=linear,
-        weights_s=(weights + head) * read_s,
-        expert_weights_s=a.expert_parameters * a.weights.expert_bits / 8 * read_s,
-        expert_miss_ratio=1.0 - a.experts.per_token / a.experts.count if a.experts else 0.0,
-        token_link_s=replica.all_reduce(_NOTHING._replace(tokens=1)).seconds
-        - replica.all_reduce(_NOTHING).seconds,
+        step_overhead_s=replica.overhead_s + _messages_s(replica, 0),
+        sequence_s=e.sequence_s + head_flops / (gpu.flops(Dtype.BF16) * e.compute),
+        dense_s=tuple(head_s + _dense_s(replica, int(tokens)) for tokens in GRID_TOKENS),
+        token_link_s=_messages_s(replica, 1) - _messages_s(replica, 0),
         prefill_pair_s=replica.prefill_attention(_NOTHING._replace(prefill_token_pairs=1)).seconds,
         prefill_window_pair_s=replica.prefill_attention(
             _NOTHING._replace(prefill_window_token_pairs=1)
@@ -40,3 +32,23 @@ def analytical_cost(replica: Replica) -> StepCost:
         window_tokens=a.window_tokens or NO_WINDOW,
         request_s=e.request_s,
     )
+
+
+def _dense_s(replica: Replica, tokens: int) -> float:
+    shape = _NOTHING._replace(tokens=tokens)
+    operators: tuple[Operator, ...] = (
+        replica.attention_projections(shape),
+        replica.feed_forward(shape),
+        replica.experts(shape),
+    )
+    return sum(operator.seconds for operator in operators)
+
+
+def _messages_s(replica: Replica, tokens: int) -> float:
+    shape = _NOTHING._replace(tokens=tokens)
+    operators = (
+        replica.all_reduce(shape),
+        replica.expert_exchange(shape),
+        replica.stage_hops(shape),
+    )
+    return sum(operator.seconds for operator in operators)

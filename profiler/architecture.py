@@ -73,6 +73,8 @@ class Architecture:
     window_tokens: int = 0
     """What sliding-window layers see; 0: there are none."""
     window_layers: int = 0
+    linear_layers: int = 0
+    """Layers with linear attention: a state of fixed size, no KV cache."""
     multimodal: bool = False
 
     @property
@@ -91,6 +93,11 @@ class Architecture:
     def dense_layers(self) -> int:
         """Layers with an ordinary feed-forward block."""
         return self.layers - (self.experts.layers if self.experts else 0)
+
+    @property
+    def full_attention_layers(self) -> int:
+        """Layers that attend to the whole context."""
+        return self.layers - self.window_layers - self.linear_layers
 
     @property
     def always_read_parameters(self) -> int:
@@ -131,12 +138,16 @@ class Architecture:
         return self.always_read_parameters + self.expert_parameters + embeddings
 
     @property
+    def expert_bytes(self) -> float:
+        """Bytes of the routed experts in memory."""
+        return self.expert_parameters * self.weights.expert_bits / 8
+
+    @property
     def weight_bytes(self) -> float:
         """Bytes of the whole checkpoint in memory."""
         bits = self.always_read_parameters * self.weights.linear_bits
-        bits += self.expert_parameters * self.weights.expert_bits
         bits += self.head_parameters * (1 if self.tied_embeddings else 2) * self.weights.other_bits
-        return bits / 8
+        return bits / 8 + self.expert_bytes
 
     def kv_elements_per_token(self) -> int:
         """Elements that one layer caches per token, over all GPUs of a replica."""

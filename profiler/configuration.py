@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 
 from profiler.errors import Refused
+from profiler.layout import Layout
+from profiler.operators import KvDtype
+
+_AT_LEAST_ONE = (
+    "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs",
+    "max_num_batched_tokens",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +23,21 @@ class Configuration:
     """Share of the card's memory that the engine may use, 0 to 1."""
     max_model_len: int | None = None
     """Longest prompt and answer together, tokens; None: what the model allows."""
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    kv_cache_dtype: KvDtype = KvDtype.AUTO
     block_size: int = 16
     enable_chunked_prefill: bool = True
     enable_prefix_caching: bool = True
+    priority_scheduling: bool = False
+    """`--scheduling-policy priority`: the lowest number first, instead of first come."""
+    async_scheduling: bool = False
+    """Schedule the next step while one runs."""
 
     def __post_init__(self) -> None:
         """Refuse what no engine would start with."""
-        for name in ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise Refused(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.gpu_memory_utilization <= 1:
@@ -35,6 +50,16 @@ class Configuration:
                 f"max_num_seqs {self.max_num_seqs}: a step gives every sequence one token"
             )
 
+    @property
+    def layout(self) -> Layout:
+        """How the replica's work is shared out."""
+        return Layout(
+            self.tensor_parallel_size,
+            self.pipeline_parallel_size,
+            self.data_parallel_size,
+            self.enable_expert_parallel,
+        )
+
     def engine_args(self) -> tuple[str, ...]:
         """Give the flags of `vllm serve` that set it."""
         args = [
@@ -45,4 +70,14 @@ class Configuration:
         ]
         if self.max_model_len is not None:
             args.append(f"--max-model-len={self.max_model_len}")
+        if self.pipeline_parallel_size > 1:
+            args.append(f"--pipeline-parallel-size={self.pipeline_parallel_size}")
+        if self.data_parallel_size > 1:
+            args.append(f"--data-parallel-size={self.data_parallel_size}")
+        if self.enable_expert_parallel:
+            args.append("--enable-expert-parallel")
+        if self.kv_cache_dtype is not KvDtype.AUTO:
+            args.append(f"--kv-cache-dtype={self.kv_cache_dtype}")
+        if self.priority_scheduling:
+            args.append("--scheduling-policy=priority")
         return tuple(args)

@@ -8,12 +8,15 @@ The priors meet seven of eight published vLLM V1 start-up reports on an H100 (0.
 multimodal; non-torch 0.13 GiB on one GPU, 0.55 where GPUs communicate.
 """
 
+import math
 from dataclasses import dataclass
 
 from profiler.architecture import Architecture
 from profiler.configuration import Configuration
 from profiler.errors import DoesNotFit
 from profiler.hardware import GIB, Gpu
+from profiler.layout import ONE_GPU, Layout
+from profiler.operators import KvDtype
 
 _ACTIVATION_DENSE_GIB = 4.8
 _ACTIVATION_LARGE_VOCABULARY_GIB = 5.6
@@ -53,18 +56,27 @@ class EngineMemory:
         return max(int(self.kv_bytes(configuration) // per_block), 0)
 
 
-def predict_memory(architecture: Architecture, gpu: Gpu, tensor_parallel_size: int) -> EngineMemory:
-    """Predict what each GPU of a replica holds."""
-    alone = tensor_parallel_size == 1
-    kv_elements = architecture.kv_elements_per_token_and_gpu(tensor_parallel_size)
+def predict_memory(
+    architecture: Architecture,
+    gpu: Gpu,
+    layout: Layout = ONE_GPU,
+    kv_dtype: KvDtype = KvDtype.AUTO,
+) -> EngineMemory:
+    """Predict what the fullest GPU of a replica holds: of a pipeline, its largest stage."""
+    stage_share = math.ceil(architecture.layers / layout.pipeline) / architecture.layers
+    kv_layers = (architecture.layers - architecture.linear_layers) * stage_share
+    kv_elements = architecture.kv_elements_per_token_and_gpu(layout.tensor)
+    alone = layout.gpus == 1
+    experts = architecture.expert_bytes / layout.expert_gpus
+    rest = (architecture.weight_bytes - architecture.expert_bytes) / layout.tensor
     return EngineMemory(
         total_bytes=gpu.memory_bytes,
-        weights_bytes=architecture.weight_bytes / tensor_parallel_size,
+        weights_bytes=(experts + rest) * stage_share,
         activation_bytes_per_batched_token=_activation_gib(architecture)
         * GIB
         / _PROFILED_BATCHED_TOKENS,
         non_torch_bytes=(_NON_TORCH_ALONE_GIB if alone else _NON_TORCH_JOINED_GIB) * GIB,
-        kv_bytes_per_token=kv_elements * 2 * architecture.layers,
+        kv_bytes_per_token=kv_elements * kv_dtype.bytes * kv_layers,
     )
 
 

@@ -1,16 +1,34 @@
 """A step decomposed into operators: what each computes, reads and sends.
 
 `decompose` lists them for one GPU of a replica and one step `Shape` (prefill, decode or
-mixed alike); `analytical` adds the same terms up into the constants of a `StepCost`.
-Formulas: 2 FLOPs per weight and token; attention 4·h·hd per (query, key) pair; a ring
-all-reduce moves 2(n − 1)/n of its message.
+mixed alike); `analytical` prices the same operators into a `StepCost`. Formulas: 2 FLOPs
+per weight and token; attention 4·h·hd per (query, key) pair; a ring all-reduce moves
+2(n − 1)/n of its message, a gather or scatter (n − 1)/n.
+
+With pipeline parallelism a step's duration is the sum over its stages, so nothing here is
+divided by them; the twin lets stages overlap. With data parallelism a `Shape` is one
+scheduler's step, and all step with the same number of tokens.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from profiler.architecture import Architecture
 from profiler.hardware import Dtype, Gpu
+from profiler.layout import ONE_GPU, Layout
 from profiler.scheduler import Shape
+
+
+class KvDtype(StrEnum):
+    """How the KV cache is stored, as `--kv-cache-dtype` says it."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+
+    @property
+    def bytes(self) -> float:
+        """Bytes an element."""
+        return 1.0 if self is KvDtype.FP8 else 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +39,7 @@ class Efficiency:
     weights: float = 0.90
     prefill_attention: float = 0.45
     kv: float = 0.80
+    link: float = 1.0
     mixed_kv_ratio: float = 1.5
     step_s: float = 1.5e-3
     layer_s: float = 5e-6
@@ -33,31 +52,35 @@ class Operator:
     """One kind of work in a step, summed over layers, on one GPU."""
 
     name: str
-    flops: float
-    read_bytes: float
-    message_bytes: float
-    seconds: float
+    flops: float = 0.0
+    read_bytes: float = 0.0
+    message_bytes: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """What a step runs on: a model on `tensor_parallel_size` GPUs."""
+    """What a step runs on: a model shared out over GPUs of one type."""
 
     architecture: Architecture
     gpu: Gpu
-    tensor_parallel_size: int
+    layout: Layout = ONE_GPU
+    kv_dtype: KvDtype = KvDtype.AUTO
     efficiency: Efficiency = Efficiency()
+
+    def _matrices(self, name: str, flops: float, read_bytes: float, dtype: Dtype) -> Operator:
+        """Multiply or read, whichever takes longer."""
+        seconds = max(
+            flops / (self.gpu.flops(dtype) * self.efficiency.compute),
+            read_bytes / (self.gpu.bandwidth_bytes_s * self.efficiency.weights),
+        )
+        return Operator(name, flops, read_bytes, 0.0, seconds)
 
     def _linear(self, name: str, tokens: float, parameters: float, bits: float) -> Operator:
         """Multiply `tokens` rows by a matrix shared out over the GPUs."""
+        own = parameters / self.layout.tensor
         dtype = self.architecture.weights.compute if bits != 16 else Dtype.BF16
-        flops = 2.0 * tokens * parameters / self.tensor_parallel_size
-        read = parameters * bits / 8 / self.tensor_parallel_size
-        seconds = max(
-            flops / (self.gpu.flops(dtype) * self.efficiency.compute),
-            read / (self.gpu.bandwidth_bytes_s * self.efficiency.weights),
-        )
-        return Operator(name, flops, read, 0.0, seconds)
+        return self._matrices(name, 2.0 * tokens * own, own * bits / 8, dtype)
 
     def attention_projections(self, shape: Shape) -> Operator:
         """Query, key, value and output projections of all layers."""
@@ -65,35 +88,36 @@ class Replica:
         parameters = a.layers * a.attention_parameters
         return self._linear("projections", shape.tokens, parameters, a.weights.linear_bits)
 
-    def feed_forward(self, shape: Shape) -> list[Operator]:
-        """Dense feed-forward blocks, shared experts, router and routed experts."""
+    def feed_forward(self, shape: Shape) -> Operator:
+        """Dense feed-forward blocks, shared experts and router."""
         a = self.architecture
-        dense = a.always_read_parameters - a.layers * a.attention_parameters
-        operators = [self._linear("feed-forward", shape.tokens, dense, a.weights.linear_bits)]
+        parameters = a.always_read_parameters - a.layers * a.attention_parameters
+        return self._linear("feed-forward", shape.tokens, parameters, a.weights.linear_bits)
+
+    def experts(self, shape: Shape) -> Operator:
+        """Routed experts, with the tokens of all schedulers that share them."""
+        a = self.architecture
         if a.experts is None:
-            return operators
+            return Operator("experts")
         share = a.experts.per_token / a.experts.count
-        touched = 1.0 - (1.0 - share) ** shape.tokens
-        flops = 2.0 * shape.tokens * a.expert_parameters * share / self.tensor_parallel_size
-        read = a.expert_parameters * touched * a.weights.expert_bits / 8 / self.tensor_parallel_size
-        seconds = max(
-            flops / (self.gpu.flops(a.weights.compute) * self.efficiency.compute),
-            read / (self.gpu.bandwidth_bytes_s * self.efficiency.weights),
-        )
-        return [*operators, Operator("experts", flops, read, 0.0, seconds)]
+        tokens = shape.tokens * self.layout.data
+        touched = 1.0 - (1.0 - share) ** tokens
+        own = a.expert_parameters / self.layout.expert_gpus
+        read = own * touched * a.weights.expert_bits / 8
+        return self._matrices("experts", 2.0 * tokens * own * share, read, a.weights.compute)
 
     def _attention_flops_per_pair(self) -> float:
         """FLOPs per (query, key) pair and layer on one GPU."""
         a = self.architecture
         if a.latent is None:
-            return 4.0 * a.heads * a.head_size / self.tensor_parallel_size
+            return 4.0 * a.heads * a.head_size / self.layout.tensor
         sizes = a.latent.nope_size + a.latent.rope_size + a.latent.value_size
-        return 2.0 * a.heads * sizes / self.tensor_parallel_size
+        return 2.0 * a.heads * sizes / self.layout.tensor
 
     def prefill_attention(self, shape: Shape) -> Operator:
         """Attention of prefill chunks; compute-bound."""
         a = self.architecture
-        full = (a.layers - a.window_layers) * shape.prefill_token_pairs
+        full = a.full_attention_layers * shape.prefill_token_pairs
         windowed = a.window_layers * shape.prefill_window_token_pairs
         flops = self._attention_flops_per_pair() * (full + windowed)
         peak = self.gpu.flops(Dtype.BF16) * self.efficiency.prefill_attention
@@ -102,8 +126,8 @@ class Replica:
     def decode_attention(self, shape: Shape) -> Operator:
         """Attention of decoding sequences; bound by reading the KV cache."""
         a = self.architecture
-        per_layer = 2.0 * a.kv_elements_per_token_and_gpu(self.tensor_parallel_size)
-        full = (a.layers - a.window_layers) * shape.kv_tokens
+        per_layer = self.kv_dtype.bytes * a.kv_elements_per_token_and_gpu(self.layout.tensor)
+        full = a.full_attention_layers * shape.kv_tokens
         read = per_layer * (full + a.window_layers * shape.kv_window_tokens)
         seconds = read / (self.gpu.bandwidth_bytes_s * self.efficiency.kv)
         if shape.prefill_sequences > 0:
@@ -115,30 +139,65 @@ class Replica:
         a = self.architecture
         return self._linear("output head", shape.sequences, a.head_parameters, a.weights.other_bits)
 
+    def _message(self, name: str, message_bytes: float, calls: float) -> Operator:
+        """Send over the link between the replica's GPUs."""
+        rate = self.gpu.link_bytes_s * self.efficiency.link
+        seconds = calls * self.gpu.link_latency_s + message_bytes / rate
+        return Operator(name, 0.0, 0.0, message_bytes, seconds)
+
     def all_reduce(self, shape: Shape) -> Operator:
-        """Two all-reduces a layer over the link domain; nothing on a single GPU."""
-        a, n = self.architecture, self.tensor_parallel_size
+        """After attention and after the feed-forward block of each layer; none on one GPU."""
+        a, n = self.architecture, self.layout.tensor
+        moe_layers = a.experts.layers if a.experts and self.layout.data > 1 else 0
+        calls = 2 * a.layers - moe_layers
         if n == 1:
-            return Operator("all-reduce", 0.0, 0.0, 0.0, 0.0)
-        message = 2.0 * a.layers * 2.0 * (n - 1) / n * shape.tokens * a.hidden_size * 2.0
-        seconds = 2.0 * a.layers * self.gpu.link_latency_s + message / self.gpu.link_bytes_s
-        return Operator("all-reduce", 0.0, 0.0, message, seconds)
+            return Operator("all-reduce")
+        each = 2.0 * (n - 1) / n * shape.tokens * a.hidden_size * 2.0
+        return self._message("all-reduce", calls * each, calls)
+
+    def expert_exchange(self, shape: Shape) -> Operator:
+        """Gather the tokens of all schedulers for the experts, and scatter the results back.
+
+        vLLM's default, `allgather_reducescatter`.
+        """
+        a, n = self.architecture, self.layout.expert_gpus
+        if a.experts is None or self.layout.data == 1:
+            return Operator("expert exchange")
+        tokens = shape.tokens * self.layout.data
+        each = 2.0 * (n - 1) / n * tokens * a.hidden_size * 2.0
+        return self._message("expert exchange", a.experts.layers * each, 2.0 * a.experts.layers)
+
+    def stage_hops(self, shape: Shape) -> Operator:
+        """Hand the activations from stage to stage."""
+        hops = self.layout.pipeline - 1
+        if hops == 0:
+            return Operator("stage hops")
+        message = hops * shape.tokens * self.architecture.hidden_size * 2.0
+        return self._message("stage hops", message, hops)
 
     def overhead(self, shape: Shape) -> Operator:
         """Launching kernels, scheduling, sampling, detokenising."""
-        e = self.efficiency
-        seconds = e.step_s + e.layer_s * self.architecture.layers + e.sequence_s * shape.sequences
-        return Operator("overhead", 0.0, 0.0, 0.0, seconds)
+        seconds = self.overhead_s + self.efficiency.sequence_s * shape.sequences
+        return Operator("overhead", seconds=seconds)
+
+    @property
+    def overhead_s(self) -> float:
+        """Fixed cost of a step, whatever is in it."""
+        return self.efficiency.step_s + self.efficiency.layer_s * self.architecture.layers
 
 
 def decompose(replica: Replica, shape: Shape) -> tuple[Operator, ...]:
-    """List the operators of one step, in the order a layer runs them."""
-    return (
+    """List the operators of one step, in the order a layer runs them; absent ones left out."""
+    operators = (
         replica.attention_projections(shape),
         replica.prefill_attention(shape),
         replica.decode_attention(shape),
-        *replica.feed_forward(shape),
+        replica.feed_forward(shape),
+        replica.experts(shape),
         replica.all_reduce(shape),
+        replica.expert_exchange(shape),
+        replica.stage_hops(shape),
         replica.output_head(shape),
         replica.overhead(shape),
     )
+    return tuple(o for o in operators if o.seconds > 0.0)

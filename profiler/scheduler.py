@@ -62,6 +62,10 @@ class Shape(NamedTuple):
     """Σ context over decoding sequences."""
     kv_window_tokens: float
     """Σ min(context, window) over decoding sequences."""
+    prefill_kv_tokens: float = 0.0
+    """Σ (k + a) over prefill chunks: context that their attention reads, full attention."""
+    longest_chunk_tokens: int = 0
+    """New tokens of the longest prefill chunk."""
 
 
 class State(NamedTuple):
@@ -274,8 +278,8 @@ def schedule_waiting(s: State, limits: Limits, budget: int, now_s: float) -> Non
 @njit(cache=True)
 def shape_of(s: State, window_tokens: int) -> Shape:
     """Sum up the step under way; `window_tokens` is what sliding-window layers see."""
-    tokens = sequences = prefills = 0
-    pairs = window_pairs = kv = window_kv = 0.0
+    tokens = sequences = prefills = longest = 0
+    pairs = window_pairs = kv = window_kv = prefill_kv = 0.0
     for i in range(s.counters[RUNNING]):
         slot = s.running[i]
         a = s.step_tokens[slot]
@@ -288,10 +292,14 @@ def shape_of(s: State, window_tokens: int) -> Shape:
             prefills += 1
             pairs += a * (k + 0.5 * a)
             window_pairs += a * min(k + 0.5 * a, window_tokens)
+            prefill_kv += k + a
+            longest = max(longest, a)
         else:
             kv += k + 1
             window_kv += min(k + 1, window_tokens)
-    return Shape(tokens, sequences, prefills, pairs, window_pairs, kv, window_kv)
+    return Shape(
+        tokens, sequences, prefills, pairs, window_pairs, kv, window_kv, prefill_kv, longest
+    )
 
 
 @njit(cache=True)

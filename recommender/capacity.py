@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from profiler.errors import Refused
 from profiler.scheduler import Limits
 from profiler.slo import Slo
-from profiler.step_cost import StepCost
+from profiler.step_cost import StepCost, dense_at_s
 from profiler.twin import Timings, simulate
 from recommender.workload import Workload
 
@@ -80,10 +80,11 @@ def try_rate(
 def bound_rps(cost: StepCost, limits: Limits, workload: Workload) -> float:
     """Rate that no scheduling can pass: compute, weight reads and KV memory in closed form."""
     tokens = workload.mean_input_tokens + workload.mean_output_tokens
-    compute_s = tokens * max(cost.token_compute_s + cost.token_link_s, 1e-9)
+    largest = limits.max_num_batched_tokens
+    compute_s = tokens * max(dense_at_s(cost, largest) / largest + cost.token_link_s, 1e-9)
     context = workload.mean_input_tokens + workload.mean_output_tokens / 2
     held = min(limits.max_num_seqs, max(limits.num_blocks * limits.block_size / context, 1.0))
-    fixed_s = cost.step_overhead_s + cost.weights_s
+    fixed_s = cost.step_overhead_s + dense_at_s(cost, held)
     decode_s = (
         fixed_s + held * (cost.sequence_s + cost.kv_token_s * context)
     ) * workload.mean_output_tokens

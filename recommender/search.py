@@ -11,6 +11,7 @@ from profiler.architecture import load_architecture
 from profiler.configuration import Configuration
 from profiler.errors import DoesNotFit, Refused
 from profiler.hardware import find_gpu
+from profiler.layout import Layout
 from profiler.profile import EngineProfile, resolve_profile
 from profiler.slo import Slo
 from recommender.capacity import Capacity, bound_rps, find_capacity
@@ -78,7 +79,7 @@ def recommend(
     scored, nothing_fits = 0, True
     for tp in _tensor_parallel_sizes(model, gpu, pins):
         try:
-            profile = resolve_profile(model, gpu, tp)
+            profile = resolve_profile(model, gpu, Layout(tp))
             best, tried = search_batching(profile, workload, slo, pins)
         except DoesNotFit as error:
             not_possible.append(str(error))

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from controller.api.llmservice import GROUP, VERSION, LLMServiceSpec
 from controller.api.status import LLMServiceStatus
-from profiler.profile import EngineProfileSpec
+from profiler.document import EngineProfileSpec
 
 _RULES: dict[str, list[dict[str, str]]] = {
     "LLMServiceSpec": [

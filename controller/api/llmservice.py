@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from profiler.profile import Document
+from profiler.document import Document
 
 GROUP = "serving.whaleflux.io"
 VERSION = "v1alpha1"

@@ -9,8 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from controller.api.llmservice import GROUP, VERSION, LLMService
+from profiler.document import first_fault, parse_profile_document
 from profiler.errors import Refused
-from profiler.profile import EngineProfile, first_fault, parse_profile_document
+from profiler.profile import EngineProfile
 
 _LIMIT_BYTES = 4 << 20
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt
 
-from profiler.profile import Document
+from profiler.document import Document
 
 
 class _Field(Document):

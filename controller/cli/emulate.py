@@ -15,8 +15,9 @@ import typer
 
 from profiler import emulator
 from profiler.configuration import Configuration
+from profiler.document import read_profile
 from profiler.errors import Refused
-from profiler.profile import EngineProfile, read_profile, resolve_profile
+from profiler.profile import EngineProfile, resolve_profile
 from profiler.scheduler import Limits
 
 CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -186,15 +187,10 @@ def find_profile(
     model: str, gpu: str, document: str | None, configuration: Configuration
 ) -> EngineProfile:
     """Read the profile, or compute it from model and GPU."""
-    wanted = configuration.tensor_parallel_size
     if document is None:
-        return resolve_profile(model, gpu, wanted)
+        return resolve_profile(model, gpu, configuration.layout, configuration.kv_cache_dtype)
     profile = read_profile(document)
-    if profile.tensor_parallel_size != wanted:
-        raise Refused(
-            f"--tensor-parallel-size: the profile is for {profile.tensor_parallel_size} GPUs, "
-            f"not {wanted}: set it to {profile.tensor_parallel_size}"
-        )
+    profile.check_layout(configuration)
     return profile
 
 

@@ -26,8 +26,9 @@ from controller.operator.service_worker import ServiceWorker, Surroundings
 from controller.runtimes.kubernetes import KubernetesRuntime
 from controller.service import service_id
 from controller.view import ServiceView, view_service
+from profiler.document import EngineProfileSpec
 from profiler.errors import Refused
-from profiler.profile import EngineProfile, EngineProfileSpec
+from profiler.profile import EngineProfile
 
 log = logging.getLogger(__name__)
 

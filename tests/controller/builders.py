@@ -20,10 +20,11 @@ from controller.service import Bounds, Service, service_id
 from monitor import EngineSignals, Histogram, Reading
 from profiler.configuration import Configuration
 from profiler.hardware import GIB
+from profiler.layout import Layout
 from profiler.memory import EngineMemory
 from profiler.profile import EngineProfile, Source
 from profiler.slo import Slo
-from profiler.step_cost import NO_WINDOW, StepCost
+from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve
 from recommender import Capacity, Latency, workload_from_hints
 
 GROUP_VERSION = "serving.whaleflux.io/v1alpha1"
@@ -33,8 +34,7 @@ def a_cost(**changes: Any) -> StepCost:
     fields: dict[str, Any] = dict.fromkeys(StepCost._fields, 0.0)
     fields |= {
         "step_overhead_s": 0.002,
-        "weights_s": 0.008,
-        "token_compute_s": 2e-5,
+        "dense_s": roofline_curve(2e-5, 0.008),
         "sequence_s": 2e-5,
         "mixed_kv_ratio": 1.0,
         "window_tokens": NO_WINDOW,
@@ -47,7 +47,7 @@ def a_profile(**changes: Any) -> EngineProfile:
     fields: dict[str, Any] = {
         "model": "org/tiny",
         "gpu": "L4",
-        "tensor_parallel_size": 1,
+        "layout": Layout(),
         "cost": a_cost(),
         "memory": memory,
         "max_model_len": 8192,

@@ -11,8 +11,8 @@ from controller.api import LLMService, Manifests, parse_service, read_manifests
 from controller.api.crd import crd_files, engineprofile_crd, llmservice_crd
 from controller.api.llmservice import EngineType
 from controller.service import Bounds, resolve_service
+from profiler.document import to_document
 from profiler.errors import DoesNotFit, Refused
-from profiler.profile import to_document
 from profiler.slo import Slo
 from tests.controller.builders import a_manifest, a_profile
 
@@ -211,9 +211,9 @@ def test_a_profile_without_a_name_is_refused(tmp_path: Path, metadata: object) -
 
 def test_a_fault_of_a_profile_names_its_field(tmp_path: Path) -> None:
     document = profile_document()
-    document["spec"]["stepCost"]["weightsS"] = "soon"
+    document["spec"]["stepCost"]["dense"][0]["s"] = "soon"
     line = refusal(lambda: read(tmp_path, document, a_manifest()))
-    assert "document 1: spec.stepCost.weightsS: String should match pattern" in line
+    assert "document 1: spec.stepCost.dense.0.s: String should match pattern" in line
 
 
 def test_a_file_larger_than_any_manifest_is_not_read(tmp_path: Path) -> None:

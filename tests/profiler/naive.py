@@ -104,7 +104,11 @@ class NaiveEngine:
         decodes = [r for r, a in parts if a == 1]
         pairs = float(sum(a * (r.computed + 0.5 * a) for r, a in prefills))
         kv = float(sum(r.computed + 1 for r in decodes))
-        return Shape(sum(a for _, a in parts), len(parts), len(prefills), pairs, pairs, kv, kv)
+        read = float(sum(r.computed + a for r, a in prefills))
+        longest = max((a for _, a in prefills), default=0)
+        return Shape(
+            sum(a for _, a in parts), len(parts), len(prefills), pairs, pairs, kv, kv, read, longest
+        )
 
     def end(self, given: dict[int, int], now_s: float) -> list[Request]:
         """Commit the step; the requests that are done."""

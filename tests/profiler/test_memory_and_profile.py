@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from profiler.architecture import load_architecture
 from profiler.configuration import Configuration
+from profiler.document import parse_profile_document, read_profile, to_document
 from profiler.errors import DoesNotFit, Refused
 from profiler.hardware import GIB, GPUS, Dtype, find_gpu
+from profiler.layout import Layout
 from profiler.memory import predict_memory
-from profiler.profile import parse_profile_document, read_profile, resolve_profile, to_document
+from profiler.profile import resolve_profile
 
 # Published start-up reports of vLLM V1 on an H100 (GiB): weights, KV cache at utilisation 0.9.
 REPORTS = [
@@ -24,20 +26,20 @@ REPORTS = [
 
 @pytest.mark.parametrize(("model", "tp", "weights_gib", "kv_gib"), REPORTS)
 def test_memory_meets_published_start_up_reports(model, tp, weights_gib, kv_gib):
-    memory = predict_memory(load_architecture(model), find_gpu("H100-SXM"), tp)
+    memory = predict_memory(load_architecture(model), find_gpu("H100-SXM"), Layout(tp))
     assert memory.weights_bytes / GIB == pytest.approx(weights_gib, rel=0.01)
     left = memory.kv_bytes(Configuration(tensor_parallel_size=tp)) / GIB
     assert left == pytest.approx(kv_gib, abs=0.2)
 
 
 def test_what_does_not_fit_says_what_takes_the_room():
-    profile = resolve_profile("Llama-3.3-70B-Instruct", "H100-SXM", 1)
+    profile = resolve_profile("Llama-3.3-70B-Instruct", "H100-SXM")
     with pytest.raises(DoesNotFit, match=r"weights take 131\.4.*raise tensor_parallel_size"):
         profile.limits(Configuration())
 
 
 def test_a_cache_too_small_for_one_sequence_says_the_length_that_would_do():
-    profile = resolve_profile("Llama-3.1-8B-Instruct", "A10G", 1)
+    profile = resolve_profile("Llama-3.1-8B-Instruct", "A10G")
     with pytest.raises(DoesNotFit, match=r"set max_model_len to (\d+) or less") as told:
         profile.limits(Configuration(max_num_batched_tokens=2048, max_num_seqs=64))
     fits = int(str(told.value).split("set max_model_len to ")[1].split()[0])
@@ -56,7 +58,7 @@ def test_a_cache_too_small_for_one_sequence_says_the_length_that_would_do():
 )
 def test_what_no_cluster_has_is_refused_with_a_hint(gpu, tp, told):
     with pytest.raises(Refused, match=told):
-        resolve_profile("Llama-3.1-8B-Instruct", gpu, tp)
+        resolve_profile("Llama-3.1-8B-Instruct", gpu, Layout(tp))
 
 
 def test_the_catalogue_is_complete_and_ordered_as_the_market_is():
@@ -76,9 +78,11 @@ def test_the_catalogue_is_complete_and_ordered_as_the_market_is():
     st.sampled_from([1, 2, 4, 8]),
 )
 def test_a_document_reads_back_as_the_profile_it_was_written_from(model, gpu, tp):
-    profile = resolve_profile(model, gpu, tp)
+    profile = resolve_profile(model, gpu, Layout(tp))
     back = parse_profile_document(to_document(profile, "p"), "here")
-    assert back.cost == pytest.approx(profile.cost, rel=1e-8)
+    for name, value in profile.cost._asdict().items():
+        assert getattr(back.cost, name) == pytest.approx(value, rel=1e-8)
+    assert (back.uncertainty, back.kv_dtype) == (profile.uncertainty, profile.kv_dtype)
     assert back.memory.weights_bytes == pytest.approx(profile.memory.weights_bytes, rel=1e-8)
     assert (back.model, back.gpu, back.tensor_parallel_size) == (profile.model, gpu, tp)
     assert back.start_up_s == pytest.approx(profile.start_up_s, abs=1e-3)

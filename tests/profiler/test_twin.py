@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from profiler.errors import Refused
 from profiler.scheduler import Limits
 from profiler.slo import Slo
-from profiler.step_cost import NO_WINDOW, StepCost, step_s
+from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve, step_s
 from profiler.trace import Trace
 from profiler.twin import Engine, simulate
 
@@ -19,10 +19,7 @@ from .naive import NaiveEngine, Request
 COST = StepCost(
     step_overhead_s=1e-3,
     sequence_s=1e-5,
-    token_compute_s=2e-5,
-    weights_s=5e-3,
-    expert_weights_s=0.0,
-    expert_miss_ratio=0.0,
+    dense_s=roofline_curve(2e-5, 5e-3),
     token_link_s=0.0,
     prefill_pair_s=1e-9,
     prefill_window_pair_s=0.0,

@@ -3,18 +3,19 @@
 from typing import Any
 
 from profiler.hardware import GIB
+from profiler.layout import Layout
 from profiler.memory import EngineMemory
 from profiler.profile import EngineProfile
 from profiler.scheduler import Limits
 from profiler.slo import Slo
-from profiler.step_cost import NO_WINDOW, StepCost
+from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve
 from recommender import Workload, workload_from_hints
 
 
 def a_cost(speed: float = 1.0, **changes: Any) -> StepCost:
     """10 ms a step and 0.1 ms a token, at `speed` times that rate."""
     fields: dict[str, Any] = dict.fromkeys(StepCost._fields, 0.0)
-    fields |= {"weights_s": 0.01 / speed, "token_compute_s": 1e-4 / speed, "mixed_kv_ratio": 1.0}
+    fields |= {"dense_s": roofline_curve(1e-4 / speed, 0.01 / speed), "mixed_kv_ratio": 1.0}
     return StepCost(**{**fields, "window_tokens": NO_WINDOW, **changes})
 
 
@@ -40,7 +41,7 @@ def a_profile(**changes: Any) -> EngineProfile:
     fields: dict[str, Any] = {
         "model": "org/tiny",
         "gpu": "mine",
-        "tensor_parallel_size": 1,
+        "layout": Layout(),
         "cost": a_cost(),
         "memory": EngineMemory(8.0 * GIB, 1.0 * GIB, 1e5, 0.0, 65536.0),
         "max_model_len": 4096,

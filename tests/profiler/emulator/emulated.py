@@ -24,7 +24,7 @@ from profiler.emulator import (
 )
 from profiler.emulator.faults import Faults
 from profiler.scheduler import Limits
-from profiler.step_cost import NO_WINDOW, StepCost
+from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve
 
 STEP_S = 0.01
 WALL_S = 1_800_000_000.0
@@ -33,7 +33,12 @@ WALL_S = 1_800_000_000.0
 def a_cost(**changes: Any) -> StepCost:
     """10 ms a step, whatever is in it."""
     fields: dict[str, Any] = dict.fromkeys(StepCost._fields, 0.0)
-    fields |= {"step_overhead_s": STEP_S, "mixed_kv_ratio": 1.0, "window_tokens": NO_WINDOW}
+    fields |= {
+        "step_overhead_s": STEP_S,
+        "dense_s": roofline_curve(0.0, 0.0),
+        "mixed_kv_ratio": 1.0,
+        "window_tokens": NO_WINDOW,
+    }
     return StepCost(**{**fields, **changes})
 
 

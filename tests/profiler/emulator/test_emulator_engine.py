@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.emulator import EngineDrainingError, Finish, Job, ManualClock, RealTimeEngine
+from profiler.step_cost import roofline_curve
 from profiler.trace import Trace
 from profiler.twin import simulate
 
@@ -16,7 +17,9 @@ from .emulated import STEP_S, a_cost, a_generation, some_limits, some_options, s
 
 
 def an_engine(clock: ManualClock, **limits: object) -> RealTimeEngine:
-    cost = a_cost(sequence_s=1e-3, token_compute_s=1e-4, kv_token_s=1e-6, request_s=2e-3)
+    cost = a_cost(
+        sequence_s=1e-3, dense_s=roofline_curve(1e-4, 0.0), kv_token_s=1e-6, request_s=2e-3
+    )
     return RealTimeEngine(cost, some_limits(**limits), some_options(), clock)
 
 

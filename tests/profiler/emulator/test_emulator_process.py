@@ -17,11 +17,13 @@ import pytest
 from aiohttp import ClientConnectionError, ClientResponse, ClientSession
 
 from controller.cli.emulate import emulate
+from profiler.document import to_document
 from profiler.emulator import ENGINE, ManualClock, RealTimeEngine, Serving, build_app
 from profiler.emulator.faults import OUT_OF_MEMORY
 from profiler.emulator.process import StartUpError, serve, take_port
 from profiler.errors import Refused
-from profiler.profile import resolve_profile, to_document
+from profiler.layout import Layout
+from profiler.profile import resolve_profile
 
 from .emulated import STEP_S, a_cost, some_limits, some_options, until
 
@@ -235,6 +237,6 @@ def test_the_command_s_defaults_are_vllm_s_and_ours() -> None:
 
 def test_a_profile_s_own_parallelism_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "profile.yaml"
-    profile = resolve_profile("Qwen/Qwen3-0.6B", "H100-SXM", 2)
+    profile = resolve_profile("Qwen/Qwen3-0.6B", "H100-SXM", Layout(2))
     file.write_text(json.dumps(to_document(profile, "p")))
     assert "set it to 2" in refused(*MODEL, "--profile", str(file))

@@ -1,8 +1,0 @@
-"""Properties here are judged by what they find, never by how long a busy machine takes."""
-
-from hypothesis import HealthCheck, settings
-
-settings.register_profile(
-    "recommender", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("recommender")
