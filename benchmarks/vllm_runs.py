@@ -8,6 +8,7 @@ predicted from its operator tables, and again from the data sheet alone.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -18,14 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.figure import need, tell
+from profiler.analytical import analytical_cost
 from profiler.architecture import load_architecture
 from profiler.configuration import Configuration
-from profiler.estimate import Estimate
+from profiler.efficiencies import find_efficiency
+from profiler.errors import Refused
+from profiler.estimate import Estimate, combine
 from profiler.hardware import GPUS, find_gpu
 from profiler.layout import Layout
 from profiler.operators import Replica
 from profiler.profile import resolve_profile
 from profiler.scheduler import Limits
+from profiler.sources.kernel_database import kernel_database_estimate
 from profiler.sources.operator_tables import operator_estimate, read_operator_tables
 from profiler.trace import Trace
 from profiler.twin import Timings, simulate
@@ -40,6 +45,7 @@ class Run:
     """One recorded run; times in seconds, [requests]."""
 
     name: str
+    version: str
     replica: Replica
     limits: Limits
     trace: Trace
@@ -64,7 +70,8 @@ def read_run(file: Path) -> Run:
         tpot_s = np.where(output > 1, (last - first) / (output - 1), np.nan)
     replica, limits = _engine(gpu, meta)
     trace = Trace.of(queued - queued[0], [row["input_toks"] for row in rows], output)
-    return Run(name, replica, limits, trace, first - queued, tpot_s, last - queued)
+    version = str(meta.get("vllm_version") or "")
+    return Run(name, version, replica, limits, trace, first - queued, tpot_s, last - queued)
 
 
 def _engine(gpu: str, meta: dict[str, Any]) -> tuple[Replica, Limits]:
@@ -98,17 +105,32 @@ def estimates(run: Run, folder: Path) -> dict[str, tuple[Estimate, float]]:
     """Give the sources to try, each with its goal for the mean error."""
     replica = run.replica
     found = {}
-    prefix = folder / f"profile_{run.name}_tp{replica.layout.tensor}"
-    if prefix.with_name(f"{prefix.name}.dense.csv").exists():
+    if prefix := tables_of(run, folder):
         measured, notes = operator_estimate(replica, read_operator_tables(prefix))
         for note in notes:
             print(f"{run.name}: {note}", file=sys.stderr)
         found["operator tables"] = measured, GOALS["mean"]
     else:
-        print(f"{run.name}: no operator tables at {prefix}.*.csv", file=sys.stderr)
-    profile = resolve_profile(replica.architecture.name, replica.gpu.name, replica.layout)
-    found["data sheet"] = profile.estimate, UNMEASURED_GOAL
+        print(f"{run.name}: no operator tables profile_{run.name}_tpN.*.csv", file=sys.stderr)
+    efficiency, errors_ = find_efficiency(
+        replica.architecture, replica.gpu.name, "vllm", run.version
+    )
+    guess = Estimate.from_source(
+        "data sheet", analytical_cost(dataclasses.replace(replica, efficiency=efficiency)), errors_
+    )
+    found["data sheet"] = guess, UNMEASURED_GOAL
+    try:
+        kernels, _ = kernel_database_estimate(replica)
+        found["kernel database"] = combine(guess, kernels), UNMEASURED_GOAL
+    except Refused as error:
+        print(f"{run.name}: no kernel database: {error}", file=sys.stderr)
     return found
+
+
+def tables_of(run: Run, folder: Path) -> Path | None:
+    """Prefix of a run's operator tables; None where there are none."""
+    prefix = folder / f"profile_{run.name}_tp{run.replica.layout.tensor}"
+    return prefix if prefix.with_name(f"{prefix.name}.dense.csv").exists() else None
 
 
 def errors(run: Run, timings: Timings) -> dict[str, dict[str, float]]:

@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 
 from profiler.errors import Refused
 from profiler.estimate import GROUPS, Estimate, Uncertainty, scaled, shifted
+from profiler.exposure import Exposure
 from profiler.scheduler import Shape
 from profiler.step_cost import StepCost, step_s
 
@@ -42,6 +43,8 @@ class Measurement:
     """API times in it: 1 for a TTFT, 0 for a gap between tokens."""
     error_ratio: float = 0.02
     """Its own relative standard error; also what the formula cannot follow."""
+    exposure: Exposure | None = None
+    """Means over many steps of a simulated schedule, instead of or besides `steps`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be fitted."""
@@ -49,14 +52,15 @@ class Measurement:
             raise Refused(f"{self.name}: measured {self.seconds} s: a duration is positive")
         if not self.error_ratio > 0:
             raise Refused(f"{self.name}: error_ratio {self.error_ratio} must be positive")
-        if not self.steps and not self.requests:
+        if not self.steps and self.exposure is None and not self.requests:
             raise Refused(f"{self.name}: has no step and no request in it")
 
 
 def predict_s(cost: StepCost, measurement: Measurement) -> float:
     """Duration that a cost predicts for the steps of a measurement."""
     steps = sum(step_s(cost, shape) * times for shape, times in measurement.steps)
-    return steps + measurement.requests * cost.request_s
+    means = 0.0 if measurement.exposure is None else measurement.exposure.seconds(cost)
+    return steps + means + measurement.requests * cost.request_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,13 @@ class MemorySpec(Document):
     non_torch_bytes: NonNegativeInt = 0
     """Driver, communication and other memory outside the framework."""
     kv_bytes_per_token: PositiveInt
-    """KV cache of one token."""
+    """KV cache of one token, in layers that attend to everything."""
+    sampling_bytes_per_sequence: NonNegativeInt = 0
+    """Sampler's peak per sequence of max_num_seqs."""
+    hidden_bytes_per_batched_token: NonNegativeInt = 0
+    """Hidden states held while sampling, per token of the largest step."""
+    kv_bytes_per_sequence: NonNegativeInt = 0
+    """What a sequence holds whatever its length: sliding windows, linear-attention state."""
 
 
 class EngineProfileSpec(Document):

@@ -13,10 +13,16 @@ scheduler's step, and all step with the same number of tokens.
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from profiler.architecture import Architecture
 from profiler.hardware import Dtype, Gpu
 from profiler.layout import ONE_GPU, Layout
 from profiler.scheduler import Shape
+
+Floats = NDArray[np.float64]
+Numbers = float | Floats
 
 
 class KvDtype(StrEnum):
@@ -33,18 +39,52 @@ class KvDtype(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Share of the data sheet that kernels reach, 0 to 1, and the fixed costs around them."""
+    """Share of the data sheet that kernels reach, and the fixed costs around them.
 
-    compute: float = 0.72
+    The defaults are what `efficiencies` knows of no engine, model or GPU in particular.
+    """
+
+    compute_bf16: float = 0.72
+    compute_fp8: float = 0.65
+    compute_fp4: float = 0.55
+    """Of the dense peak."""
     weights: float = 0.90
+    """Of the memory bandwidth, reading weights."""
+    experts_compute: float = 0.15
+    experts_weights: float = 0.90
+    """The same for grouped matrices of routed experts, relative to the two above."""
     prefill_attention: float = 0.45
     kv: float = 0.80
+    elementwise_bytes: float = 10.0
+    """Moved by norms, activations and quantisation, per token, layer and hidden element."""
     link: float = 1.0
+    link_latency_ratio: float = 1.0
     mixed_kv_ratio: float = 1.5
+    padded_query_s: float = 0.0
     step_s: float = 1.5e-3
     layer_s: float = 5e-6
+    expert_layer_s: float = 3e-5
     sequence_s: float = 8e-6
     request_s: float = 15e-3
+    knee: float = 4.0
+    """How sharply reading gives way to computing: 1 adds them up, infinity takes the longer."""
+
+    def compute(self, dtype: Dtype) -> float:
+        """Share of the peak for a number format."""
+        if dtype is Dtype.FP4:
+            return self.compute_fp4
+        return self.compute_bf16 if dtype is Dtype.BF16 else self.compute_fp8
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Matrices on one GPU; numbers, or arrays over several steps."""
+
+    flops: Numbers
+    read_bytes: Numbers
+    dtype: Dtype = Dtype.BF16
+    grouped: bool = False
+    """Many small matrices, as routed experts are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,43 +108,69 @@ class Replica:
     kv_dtype: KvDtype = KvDtype.AUTO
     efficiency: Efficiency = Efficiency()
 
-    def _matrices(self, name: str, flops: float, read_bytes: float, dtype: Dtype) -> Operator:
-        """Multiply or read, whichever takes longer."""
-        seconds = max(
-            flops / (self.gpu.flops(dtype) * self.efficiency.compute),
-            read_bytes / (self.gpu.bandwidth_bytes_s * self.efficiency.weights),
-        )
-        return Operator(name, flops, read_bytes, 0.0, seconds)
+    def work_s(self, work: Work) -> Floats:
+        """Multiply or read, whichever takes longer, with a rounded knee between them."""
+        e = self.efficiency
+        compute_s = np.asarray(work.flops) / (self.gpu.flops(work.dtype) * e.compute(work.dtype))
+        read_s = np.asarray(work.read_bytes) / (self.gpu.bandwidth_bytes_s * e.weights)
+        if work.grouped:
+            compute_s, read_s = compute_s / e.experts_compute, read_s / e.experts_weights
+        longer = np.maximum(np.maximum(compute_s, read_s), 1e-30)
+        share = np.minimum(compute_s, read_s) / longer
+        seconds: Floats = longer * (1.0 + share**e.knee) ** (1.0 / e.knee)
+        return seconds
 
-    def _linear(self, name: str, tokens: float, parameters: float, bits: float) -> Operator:
+    def _operator(self, name: str, work: Work) -> Operator:
+        flops, read = float(work.flops), float(work.read_bytes)
+        seconds = float(self.work_s(work)) if flops or read else 0.0
+        return Operator(name, flops, read, 0.0, seconds)
+
+    def _linear(self, tokens: Numbers, parameters: float, bits: float) -> Work:
         """Multiply `tokens` rows by a matrix shared out over the GPUs."""
         own = parameters / self.layout.tensor
         dtype = self.architecture.weights.compute if bits != 16 else Dtype.BF16
-        return self._matrices(name, 2.0 * tokens * own, own * bits / 8, dtype)
+        return Work(2.0 * tokens * own, own * bits / 8, dtype)
 
-    def attention_projections(self, shape: Shape) -> Operator:
+    def projections_work(self, tokens: Numbers) -> Work:
         """Query, key, value and output projections of all layers."""
         a = self.architecture
-        parameters = a.layers * a.attention_parameters
-        return self._linear("projections", shape.tokens, parameters, a.weights.linear_bits)
+        return self._linear(tokens, a.layers * a.attention_parameters, a.weights.linear_bits)
 
-    def feed_forward(self, shape: Shape) -> Operator:
+    def feed_forward_work(self, tokens: Numbers) -> Work:
         """Dense feed-forward blocks, shared experts and router."""
         a = self.architecture
         parameters = a.always_read_parameters - a.layers * a.attention_parameters
-        return self._linear("feed-forward", shape.tokens, parameters, a.weights.linear_bits)
+        return self._linear(tokens, parameters, a.weights.linear_bits)
 
-    def experts(self, shape: Shape) -> Operator:
+    def experts_work(self, tokens: Numbers) -> Work:
         """Routed experts, with the tokens of all schedulers that share them."""
         a = self.architecture
         if a.experts is None:
-            return Operator("experts")
+            return Work(0.0 * tokens, 0.0)
         share = a.experts.per_token / a.experts.count
-        tokens = shape.tokens * self.layout.data
-        touched = 1.0 - (1.0 - share) ** tokens
+        all_tokens = tokens * self.layout.data
+        touched = 1.0 - (1.0 - share) ** all_tokens
         own = a.expert_parameters / self.layout.expert_gpus
         read = own * touched * a.weights.expert_bits / 8
-        return self._matrices("experts", 2.0 * tokens * own * share, read, a.weights.compute)
+        return Work(2.0 * all_tokens * own * share, read, a.weights.compute, grouped=True)
+
+    def attention_projections(self, shape: Shape) -> Operator:
+        """Query, key, value and output projections of all layers."""
+        return self._operator("projections", self.projections_work(shape.tokens))
+
+    def feed_forward(self, shape: Shape) -> Operator:
+        """Dense feed-forward blocks, shared experts and router."""
+        return self._operator("feed-forward", self.feed_forward_work(shape.tokens))
+
+    def experts(self, shape: Shape) -> Operator:
+        """Routed experts, with the tokens of all schedulers that share them."""
+        return self._operator("experts", self.experts_work(shape.tokens))
+
+    def elementwise(self, shape: Shape) -> Operator:
+        """Norms, rotary embeddings, activation functions, quantisation; all move bytes."""
+        a = self.architecture
+        moved = self.efficiency.elementwise_bytes * a.layers * a.hidden_size * shape.tokens
+        return Operator("element-wise", 0.0, moved, 0.0, moved / self.gpu.bandwidth_bytes_s)
 
     def _attention_flops_per_pair(self) -> float:
         """FLOPs per (query, key) pair and layer on one GPU."""
@@ -131,18 +197,27 @@ class Replica:
         read = per_layer * (full + a.window_layers * shape.kv_window_tokens)
         seconds = read / (self.gpu.bandwidth_bytes_s * self.efficiency.kv)
         if shape.prefill_sequences > 0:
-            seconds *= self.efficiency.mixed_kv_ratio
+            seconds *= max(self.efficiency.mixed_kv_ratio, 1.0)
         return Operator("decode attention", 0.0, read, 0.0, seconds)
+
+    def linear_attention(self, shape: Shape) -> Operator:
+        """Layers with a state of fixed size: each decode reads and writes it."""
+        state = self.architecture.state_bytes_per_sequence / self.layout.tensor
+        moved = 2.0 * state * shape.sequences
+        rate = self.gpu.bandwidth_bytes_s * self.efficiency.kv
+        return Operator("linear attention", 0.0, moved, 0.0, moved / rate)
 
     def output_head(self, shape: Shape) -> Operator:
         """Logits of one token per sequence."""
         a = self.architecture
-        return self._linear("output head", shape.sequences, a.head_parameters, a.weights.other_bits)
+        work = self._linear(shape.sequences, a.head_parameters, a.weights.other_bits)
+        return self._operator("output head", work)
 
     def _message(self, name: str, message_bytes: float, calls: float) -> Operator:
         """Send over the link between the replica's GPUs."""
         rate = self.gpu.link_bytes_s * self.efficiency.link
-        seconds = calls * self.gpu.link_latency_s + message_bytes / rate
+        latency_s = self.gpu.link_latency_s * self.efficiency.link_latency_ratio
+        seconds = calls * latency_s + message_bytes / rate
         return Operator(name, 0.0, 0.0, message_bytes, seconds)
 
     def all_reduce(self, shape: Shape) -> Operator:
@@ -183,7 +258,9 @@ class Replica:
     @property
     def overhead_s(self) -> float:
         """Fixed cost of a step, whatever is in it."""
-        return self.efficiency.step_s + self.efficiency.layer_s * self.architecture.layers
+        e, a = self.efficiency, self.architecture
+        expert_layers = a.experts.layers if a.experts else 0
+        return e.step_s + e.layer_s * a.layers + e.expert_layer_s * expert_layers
 
 
 def decompose(replica: Replica, shape: Shape) -> tuple[Operator, ...]:
@@ -192,8 +269,10 @@ def decompose(replica: Replica, shape: Shape) -> tuple[Operator, ...]:
         replica.attention_projections(shape),
         replica.prefill_attention(shape),
         replica.decode_attention(shape),
+        replica.linear_attention(shape),
         replica.feed_forward(shape),
         replica.experts(shape),
+        replica.elementwise(shape),
         replica.all_reduce(shape),
         replica.expert_exchange(shape),
         replica.stage_hops(shape),

@@ -11,6 +11,7 @@ from profiler.analytical import analytical_cost
 from profiler.architecture import load_architecture
 from profiler.calibrate import Residual
 from profiler.configuration import Configuration
+from profiler.efficiencies import find_efficiency
 from profiler.errors import Refused
 from profiler.estimate import DATA_SHEET, GROUPS, Estimate, Uncertainty
 from profiler.hardware import find_gpu
@@ -124,13 +125,15 @@ def resolve_profile(
     """Make the analytical profile; raises `Refused` for an unknown model or GPU."""
     architecture, card = load_architecture(model), find_gpu(gpu)
     check_layout(architecture, card, layout)
+    efficiency, uncertainty = find_efficiency(architecture, card.name)
     return EngineProfile(
         model=architecture.name,
         gpu=card.name,
         layout=layout,
-        cost=analytical_cost(Replica(architecture, card, layout, kv_dtype)),
+        cost=analytical_cost(Replica(architecture, card, layout, kv_dtype, efficiency)),
         memory=predict_memory(architecture, card, layout, kv_dtype),
         max_model_len=architecture.max_model_len,
         start_up_s=_START_UP_FIXED_S + architecture.weight_bytes / _LOAD_BYTES_S,
         kv_dtype=kv_dtype,
+        uncertainty=uncertainty,
     )

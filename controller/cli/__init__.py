@@ -10,8 +10,8 @@ import typer
 
 from profiler.errors import WhaleFluxError
 
-COMMANDS = ("up", "operator", "plan", "bench", "emulate", "crds")
-"""Each names a module `controller.cli.NAME` that offers a function NAME."""
+COMMANDS = ("up", "operator", "plan", "profile", "bench", "emulate", "crds")
+"""Each names a module `controller.cli.NAME` that offers a function NAME, or an APP of commands."""
 
 USAGE_ERROR = 2
 
@@ -28,6 +28,9 @@ def build_app(only: str | None = None) -> typer.Typer:
     app.callback()(_root)
     for name in (only,) if only else COMMANDS:
         module = importlib.import_module(f"controller.cli.{name}")
+        if hasattr(module, "APP"):
+            app.add_typer(module.APP, name=name)
+            continue
         settings = getattr(module, "CONTEXT_SETTINGS", None)
         app.command(name, context_settings=settings)(getattr(module, name))
     return app

@@ -29,8 +29,10 @@ from profiler.step_cost import GRID_TOKENS, StepCost, dense_curve
 
 Floats = NDArray[np.float64]
 
-STEP_OVERHEAD_S = 0.4e-3
+STEP_OVERHEAD_S = 0.1e-3
 """Between the kernels of two steps that are scheduled ahead and launched as graphs."""
+HOST_SEQUENCE_S = 8e-6
+"""What the host does for a sequence in each step: scheduling it, taking its token in."""
 
 _ONCE = frozenset({"embedding", "final_layernorm"})
 _TWICE_A_LAYER = frozenset({"layernorm"})
@@ -70,7 +72,7 @@ def operator_estimate(replica: Replica, tables: OperatorTables) -> tuple[Estimat
     dense = _dense(tables, layers)
     head_s, sequence_s = _line(tables)
     attention_s, constants = _fit_attention(tables.attention, layers, np.array(dense))
-    sequence_s += constants.pop("sequence_s")
+    sequence_s += HOST_SEQUENCE_S + constants.pop("sequence_s")
     overhead_s = guess.step_overhead_s - replica.overhead_s + STEP_OVERHEAD_S
     cost = StepCost(
         **{

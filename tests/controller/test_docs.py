@@ -48,12 +48,14 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def options_of(command: str) -> set[str]:
-    """Flags of one `whaleflux` command."""
+    """Flags of one `whaleflux` command, and of the commands below it."""
     import typer  # noqa: PLC0415 - the command tree alone needs it
 
     group = typer.main.get_command(build_app(command))
     (found,) = group.commands.values()  # type: ignore[attr-defined]
-    return {flag for p in found.params for flag in (*p.opts, *p.secondary_opts)} | {"--help"}
+    below = getattr(found, "commands", {}).values()
+    params = [p for each in (found, *below) for p in each.params]
+    return {flag for p in params for flag in (*p.opts, *p.secondary_opts)} | {"--help"}
 
 
 def test_whaleflux_commands_and_their_options_exist() -> None:

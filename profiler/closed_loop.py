@@ -1,0 +1,114 @@
+"""A closed loop through the twin: so many clients, each asking again when it is answered.
+
+What load generators with a fixed concurrency do, and what a decode batch of one size is.
+Besides the latencies it gives their `Exposure`: a fit of the step cost needs no more.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from profiler import scheduler
+from profiler.exposure import TERMS, Exposure, expose
+from profiler.scheduler import Limits, State
+from profiler.step_cost import GRID_SIZE, StepCost, step_s
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """What the requests went through; arrays are [requests], seconds, API time left out."""
+
+    ttft_s: Floats
+    tpot_s: Floats
+    ttft_exposures: tuple[Exposure, ...]
+    """Of the mean TTFT of each group asked for."""
+    tpot_exposure: Exposure
+    """Of the mean TPOT of all requests."""
+
+
+def closed_loop(
+    cost: StepCost,
+    limits: Limits,
+    clients: int,
+    input_tokens: Ints,
+    output_tokens: Ints,
+    groups: NDArray[np.bool_] | None = None,
+) -> ClosedLoop:
+    """Run all requests ([n], outputs of 2 tokens or more), `clients` at a time.
+
+    groups: [k, n] which requests each mean TTFT is over; None: one group of all.
+    """
+    n = input_tokens.size
+    members = np.ones((1, n), np.bool_) if groups is None else groups
+    weights = members / np.maximum(members.sum(axis=1, keepdims=True), 1)
+    terms = np.zeros((len(weights) + 1, TERMS))
+    dense = np.zeros((len(weights) + 1, GRID_SIZE))
+    ttft_s, tpot_s = np.zeros(n), np.zeros(n)
+    state = scheduler.new_state(limits, 2 * clients + 8)
+    _run(
+        state, limits, cost, clients, (input_tokens, np.maximum(output_tokens, 2)), weights,
+        (terms, dense), (ttft_s, tpot_s),
+    )  # fmt: skip
+    exposures = tuple(Exposure(t, d) for t, d in zip(terms, dense, strict=True))
+    return ClosedLoop(ttft_s, tpot_s, exposures[:-1], exposures[-1])
+
+
+@njit(cache=True)
+def _weigh(s: State, slot: int, weights: Floats, share: Floats) -> None:
+    """Add a request's weight to the means that the step under way prolongs."""
+    request = s.request[slot]
+    if s.generated[slot] == 0:
+        for k in range(weights.shape[0]):
+            share[k] += weights[k, request]
+    else:
+        share[-1] += 1.0 / (weights.shape[1] * (s.output_tokens[slot] - 1))
+
+
+@njit(cache=True)
+def _run(  # noqa: PLR0913, PLR0917
+    s: State,
+    limits: Limits,
+    cost: StepCost,
+    clients: int,
+    lengths: tuple[Ints, Ints],
+    weights: Floats,
+    exposures: tuple[Floats, Floats],
+    times: tuple[Floats, Floats],
+) -> None:
+    """Fill the exposures ([groups + 1], TPOT last) and the times (TTFT, TPOT)."""
+    c = s.counters
+    n = lengths[0].size
+    emitted = np.empty(limits.max_num_seqs, np.int64)
+    finished = np.empty(limits.max_num_seqs, np.int64)
+    share = np.zeros(weights.shape[0] + 1)
+    clock, sent, done, asked = 0.0, 0, 0, min(clients, n)
+    while done < n:
+        while sent < asked:
+            scheduler.enqueue(s, sent, clock, lengths[0][sent], lengths[1][sent], 0)
+            sent += 1
+        shape = scheduler.schedule(s, limits, clock, cost.window_tokens)
+        share[:] = 0.0
+        for i in range(c[scheduler.RUNNING]):
+            _weigh(s, s.running[i], weights, share)
+        for i in range(c[scheduler.WAITING]):
+            slot = s.waiting[(c[scheduler.WAITING_HEAD] + i) % s.waiting.size]
+            _weigh(s, slot, weights, share)
+        for k in range(share.size):
+            if share[k] > 0.0:
+                expose(shape, share[k], exposures[0][k], exposures[1][k])
+        clock += step_s(cost, shape)
+        _, n_finished = scheduler.commit(s, clock, emitted, finished)
+        for i in range(n_finished):
+            slot = finished[i]
+            request = s.request[slot]
+            times[0][request] = s.first_token_s[slot] - s.arrival_s[slot]
+            gaps = s.output_tokens[slot] - 1
+            times[1][request] = (s.last_token_s[slot] - s.first_token_s[slot]) / gaps
+            scheduler.release(s, slot)
+            done += 1
+            asked = min(asked + 1, n)
