@@ -56,7 +56,7 @@ CLIENT_START, CLIENT_SPREAD = (-1.5, -3.5, 0.0, 0.0), (0.7, 0.8, 0.25, 1.5)
 TTFT_ERROR, TPOT_ERROR = 0.15, 0.07
 FORGIVEN = 2.0
 WEIGHTS = {"vllm": (1.0, 1.0)}
-OTHER_WEIGHTS = (0.2, 0.5)
+OTHER_WEIGHTS = (0.03, 0.5)
 """Of TTFT and TPOT rows: other engines' tell of the hardware, less of vLLM's scheduler."""
 MOST_BANDWIDTH = 0.95
 """No kernel reads faster than the memory gives."""

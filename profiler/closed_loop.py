@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from profiler import scheduler
 from profiler.exposure import TERMS, Exposure, expose
-from profiler.scheduler import Limits, State
+from profiler.scheduler import Counters, Ended, Limits, Sequence, State
 from profiler.step_cost import GRID_SIZE, StepCost, step_s
 
 Floats = NDArray[np.float64]
@@ -52,21 +52,20 @@ def closed_loop(
     state = scheduler.new_state(limits, 2 * clients + 8)
     _run(
         state, limits, cost, clients, (input_tokens, np.maximum(output_tokens, 2)), weights,
-        (terms, dense), (ttft_s, tpot_s),
+        (terms, dense), (ttft_s, tpot_s), scheduler.room_for(limits),
     )  # fmt: skip
     exposures = tuple(Exposure(t, d) for t, d in zip(terms, dense, strict=True))
     return ClosedLoop(ttft_s, tpot_s, exposures[:-1], exposures[-1])
 
 
 @njit(cache=True)
-def _weigh(s: State, slot: int, weights: Floats, share: Floats) -> None:
+def _weigh(q: Sequence, weights: Floats, share: Floats) -> None:
     """Add a request's weight to the means that the step under way prolongs."""
-    request = s.request[slot]
-    if s.generated[slot] == 0:
+    if q.generated == 0:
         for k in range(weights.shape[0]):
-            share[k] += weights[k, request]
+            share[k] += weights[k, q.request]
     else:
-        share[-1] += 1.0 / (weights.shape[1] * (s.output_tokens[slot] - 1))
+        share[-1] += 1.0 / (weights.shape[1] * (q.output_tokens - 1))
 
 
 @njit(cache=True)
@@ -79,36 +78,34 @@ def _run(  # noqa: PLR0913, PLR0917
     weights: Floats,
     exposures: tuple[Floats, Floats],
     times: tuple[Floats, Floats],
+    ended: Ended,
 ) -> None:
     """Fill the exposures ([groups + 1], TPOT last) and the times (TTFT, TPOT)."""
-    c = s.counters
+    c: Counters = s.counters[0]
     n = lengths[0].size
-    emitted = np.empty(limits.max_num_seqs, np.int64)
-    finished = np.empty(limits.max_num_seqs, np.int64)
     share = np.zeros(weights.shape[0] + 1)
     clock, sent, done, asked = 0.0, 0, 0, min(clients, n)
     while done < n:
         while sent < asked:
-            scheduler.enqueue(s, sent, clock, lengths[0][sent], lengths[1][sent], 0)
+            inputs, outputs = lengths[0][sent], lengths[1][sent]
+            scheduler.enqueue(s, limits, sent, clock, inputs, outputs, 0, 0, 0, 0)
             sent += 1
-        shape = scheduler.schedule(s, limits, clock, cost.window_tokens)
+        shape = scheduler.begin(s, limits, clock, cost.window_tokens)
         share[:] = 0.0
-        for i in range(c[scheduler.RUNNING]):
-            _weigh(s, s.running[i], weights, share)
-        for i in range(c[scheduler.WAITING]):
-            slot = s.waiting[(c[scheduler.WAITING_HEAD] + i) % s.waiting.size]
-            _weigh(s, slot, weights, share)
+        for i in range(c.running):
+            _weigh(s.sequences[s.running[i]], weights, share)
+        for i in range(c.waiting):
+            slot = s.waiting[(c.waiting_head + i) % s.waiting.size]
+            _weigh(s.sequences[slot], weights, share)
         for k in range(share.size):
             if share[k] > 0.0:
                 expose(shape, share[k], exposures[0][k], exposures[1][k])
         clock += step_s(cost, shape)
-        _, n_finished = scheduler.commit(s, clock, emitted, finished)
+        _, n_finished = scheduler.commit(s, limits, clock, ended)
         for i in range(n_finished):
-            slot = finished[i]
-            request = s.request[slot]
-            times[0][request] = s.first_token_s[slot] - s.arrival_s[slot]
-            gaps = s.output_tokens[slot] - 1
-            times[1][request] = (s.last_token_s[slot] - s.first_token_s[slot]) / gaps
-            scheduler.release(s, slot)
+            q: Sequence = s.sequences[ended.finished[i]]
+            times[0][q.request] = q.first_token_s - q.arrival_s
+            times[1][q.request] = (q.last_token_s - q.first_token_s) / (q.output_tokens - 1)
+            scheduler.release(s, ended.finished[i])
             done += 1
             asked = min(asked + 1, n)

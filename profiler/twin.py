@@ -1,55 +1,89 @@
 """The twin: an engine's scheduler and its step cost, stepped together.
 
-`simulate` runs a trace through one engine in simulated time; `Engine` is the same engine
-stepped from outside, which is how the emulator serves it in real time. Deterministic bit
-for bit: the only chance is `noise_ratio`, drawn from the seed.
+`simulate` runs a trace through one engine in simulated time. A `Simulation` is the same in
+parts: fed as the trace comes, in memory that grows with the requests in flight, stopped
+anywhere, copied or pickled, and gone on with; the times are the same bit for bit. `Engine`
+is stepped from outside, which is how the emulator serves it in real time. Deterministic:
+the only chance is `noise_ratio`, drawn from the seed.
 """
 
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from profiler import scheduler
+from profiler.compiled import inlined, kernel
 from profiler.errors import Refused
-from profiler.scheduler import Limits, Shape, State
-from profiler.slo import Slo
+from profiler.scheduler import Counters, Ended, Limits, Shape, State
 from profiler.step_cost import StepCost, step_s
-from profiler.trace import Trace
+from profiler.timings import GAP_BINS, Finished, Steps, Timings, Usage, empty_rows, gap_bin
+from profiler.trace import Trace, joined
 
-GAP_BINS = 2048
-GAP_LOW_S = 1e-5
-GAP_DECADES = 7.0
-"""Gaps between tokens are counted in log-spaced bins, 10 µs to 100 s, 0.8 % wide."""
+__all__ = ["Emission", "Engine", "Progress", "Simulation", "Timings", "simulate"]
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-class Results(NamedTuple):
-    """Per-request times filled in by the kernel; [requests], NaN until known."""
+_SLOTS = 1024
+_STEP_ROWS = 1 << 16
 
-    scheduled_s: NDArray[np.float64]
-    first_token_s: NDArray[np.float64]
-    last_token_s: NDArray[np.float64]
-    max_gap_s: NDArray[np.float64]
-    preemptions: NDArray[np.int64]
-    gaps: NDArray[np.int64]
-    """[GAP_BINS] histogram of the gaps between tokens."""
+# Why `run` came back.
+DONE, PAUSED, HUNGRY, NO_SLOTS, STEPS_FULL = range(5)
 
 
-Arrivals = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-"""Arrival time, prompt, output and prefix tokens; [requests] each."""
+class Sums:
+    """Where a run stands; a record, as those of the scheduler."""
+
+    clock_s: float
+    cursor: int
+    """Requests of the feed that are queued already."""
+    finished: int
+    """Rows written."""
+    steps: int
+    """Rows written."""
+    next_row_s: float
+    """When a step is next recorded."""
+    interval_s: float
+    tokens: int
+    prefill_tokens: int
+    busy_s: float
+    kv_block_s: float
+    running_s: float
 
 
-@njit(cache=True)
-def gap_bin(gap_s: float) -> int:
-    """Bin of a gap between tokens."""
-    if gap_s <= GAP_LOW_S:
-        return 0
-    return min(int(np.log10(gap_s / GAP_LOW_S) * (GAP_BINS / GAP_DECADES)), GAP_BINS - 1)
+class Feed(NamedTuple):
+    """Requests to come, in order of arrival; [requests] each."""
+
+    arrival_s: Floats
+    prompt: Ints
+    output: Ints
+    prefix: Ints
+    priority: Ints
+    hash_start: Ints
+    hashed_tokens: Ints
+    first: int
+    """The number of the first."""
 
 
-@njit(cache=True)
+class Book(NamedTuple):
+    """What `run` writes."""
+
+    finished: NDArray[Any]
+    """Rows of `Finished`."""
+    steps: NDArray[Any]
+    """Rows of `Steps`; none are written where there is no room at all."""
+    ended: Ended
+    """Scratch."""
+    gaps: Ints
+    sums: NDArray[Any]
+    """[1] of `Sums`."""
+
+
+@kernel
 def next_noise(seed: NDArray[np.uint64]) -> float:
     """Step a SplitMix64 state in `seed[0]`; a standard-normal-like number (Irwin–Hall of 4)."""
     total = 0.0
@@ -63,7 +97,7 @@ def next_noise(seed: NDArray[np.uint64]) -> float:
     return (total - 2.0) * np.sqrt(3.0)
 
 
-@njit(cache=True)
+@inlined
 def noisy(duration_s: float, noise_ratio: float, seed: NDArray[np.uint64]) -> float:
     """Scale a duration by exp(noise_ratio · N(0, 1))."""
     if noise_ratio == 0.0:
@@ -71,111 +105,385 @@ def noisy(duration_s: float, noise_ratio: float, seed: NDArray[np.uint64]) -> fl
     return duration_s * np.exp(noise_ratio * next_noise(seed))
 
 
-@njit(cache=True)
-def record_gaps(
+@inlined
+def hidden(limits: Limits, cost: StepCost, duration_s: float) -> float:
+    """Part of a step that passes on the host while the step before runs."""
+    if limits.async_scheduling == 0:
+        return 0.0
+    return min(limits.overlap_ratio * cost.step_overhead_s, duration_s)
+
+
+@inlined
+def arrive(s: State, limits: Limits, feed: Feed, sums: Sums, request_s: float) -> bool:
+    """Queue who has come; False when somebody found no slot."""
+    i = sums.cursor
+    while i < feed.arrival_s.size and feed.arrival_s[i] + request_s <= sums.clock_s:
+        slot = scheduler.enqueue(
+            s,
+            limits,
+            feed.first + i,
+            feed.arrival_s[i],
+            feed.prompt[i],
+            feed.output[i],
+            feed.prefix[i],
+            feed.priority[i],
+            feed.hash_start[i],
+            feed.hashed_tokens[i],
+        )
+        if slot == scheduler.NO_SLOT:
+            return False
+        i += 1
+        sums.cursor = i
+    return True
+
+
+@inlined
+def start(
     s: State,
-    emitted: NDArray[np.int64],
-    n_emitted: int,
-    before_s: NDArray[np.float64],
-    now_s: float,
-    gaps: NDArray[np.int64],
+    limits: Limits,
+    cost: StepCost,
+    book: Book,
+    noise_ratio: float,
+    seed: NDArray[np.uint64],
 ) -> None:
-    """Count the gaps that the step just committed closed; `before_s`: last token per slot."""
+    """Decide a step and let it run."""
+    sums: Sums = book.sums[0]
+    shape = scheduler.begin(s, limits, sums.clock_s, cost.window_tokens)
+    if shape.tokens == 0:
+        scheduler.launch(s, sums.clock_s, 0.0, 0.0)
+        return
+    duration_s = noisy(step_s(cost, shape), noise_ratio, seed)
+    hidden_s = hidden(limits, cost, duration_s)
+    scheduler.launch(s, sums.clock_s, duration_s, hidden_s)
+    prefill_tokens = shape.tokens - shape.sequences + shape.prefill_sequences
+    sums.tokens += shape.tokens
+    sums.prefill_tokens += prefill_tokens
+    sums.busy_s += (duration_s - hidden_s) / limits.pipeline_depth
+    if sums.clock_s >= sums.next_row_s:
+        note_step(s, limits, book, duration_s, shape.tokens, prefill_tokens)
+
+
+@kernel
+def note_step(
+    s: State, limits: Limits, book: Book, duration_s: float, tokens: int, prefill_tokens: int
+) -> None:
+    """Write a row for the step that begins, and say when the next is due."""
+    c: Counters = s.counters[0]
+    sums: Sums = book.sums[0]
+    row = book.steps[sums.steps]
+    row.time_s = sums.clock_s
+    row.duration_s = duration_s
+    row.running = c.running
+    row.waiting = c.waiting
+    row.kv_blocks = limits.num_blocks - c.free_blocks
+    row.tokens = tokens
+    row.prefill_tokens = prefill_tokens
+    row.preemptions = c.preemptions
+    sums.steps += 1
+    if sums.interval_s > 0:
+        sums.next_row_s = (np.floor(sums.clock_s / sums.interval_s) + 1.0) * sums.interval_s
+
+
+@inlined
+def finish(s: State, limits: Limits, book: Book) -> None:
+    """End the oldest step: move the clock there, count gaps, write down who finished."""
+    c: Counters = s.counters[0]
+    sums: Sums = book.sums[0]
+    now_s = scheduler.next_end_s(s)
+    passed_s = now_s - sums.clock_s
+    sums.kv_block_s += passed_s * (limits.num_blocks - c.free_blocks)
+    sums.running_s += passed_s * c.running
+    sums.clock_s = now_s
+    n_emitted, n_finished = scheduler.commit(s, limits, now_s, book.ended)
+    count_gaps(book, n_emitted)
+    for i in range(n_finished):
+        slot = book.ended.finished[i]
+        q: scheduler.Sequence = s.sequences[slot]
+        row = book.finished[sums.finished]
+        row.request = q.request
+        row.arrival_s = q.arrival_s
+        row.input_tokens = q.prompt_tokens
+        row.output_tokens = q.output_tokens
+        row.hit_tokens = q.hit_tokens
+        row.scheduled_s = q.scheduled_s
+        row.first_token_s = q.first_token_s
+        row.last_token_s = q.last_token_s
+        row.max_gap_s = q.max_gap_s
+        row.preemptions = q.preemptions
+        sums.finished += 1
+        scheduler.release(s, slot)
+
+
+@inlined
+def count_gaps(book: Book, n_emitted: int) -> None:
+    """Count the gaps that a step closed; most are alike, for most decoded the step before."""
+    last_s, place = -1.0, 0
     for i in range(n_emitted):
-        slot = emitted[i]
-        if s.generated[slot] > 1:
-            gaps[gap_bin(now_s - before_s[slot])] += 1
+        gap_s = book.ended.gap_s[i]
+        if np.isnan(gap_s):
+            continue
+        if gap_s != last_s:
+            last_s, place = gap_s, gap_bin(gap_s)
+        book.gaps[place] += 1
 
 
-@njit(cache=True)
+@kernel
 def run(  # noqa: PLR0913, PLR0917
     s: State,
     limits: Limits,
     cost: StepCost,
-    trace: Arrivals,
-    cursor: int,
-    clock: float,
+    feed: Feed,
+    book: Book,
     until_s: float,
+    ended: bool,
     noise_ratio: float,
     seed: NDArray[np.uint64],
-    out: Results,
-) -> tuple[int, float, bool]:
-    """Step the engine over `trace` from request `cursor` on, until `until_s` or idleness.
+) -> int:
+    """Step the engine until `until_s`, or as far as what it was fed tells; why it stopped.
 
-    trace: (arrival_s, prompt, output, prefix) arrays. Returns (cursor, clock, full): full
-    asks the caller for more slots and to call again.
+    Without `ended` more requests are to come, which may arrive with the last of `feed`.
     """
-    arrival_s, prompt, output, prefix = trace
-    n = arrival_s.size
-    c = s.counters
-    emitted = np.empty(limits.max_num_seqs, np.int64)
-    finished = np.empty(limits.max_num_seqs, np.int64)
-    before_s = s.last_token_s.copy()
-    while clock < until_s:
-        while cursor < n and arrival_s[cursor] + cost.request_s <= clock:
-            slot = scheduler.enqueue(
-                s, cursor, arrival_s[cursor], prompt[cursor], output[cursor], prefix[cursor]
+    c: Counters = s.counters[0]
+    sums: Sums = book.sums[0]
+    n = feed.arrival_s.size
+    while sums.clock_s < until_s:
+        if not arrive(s, limits, feed, sums, cost.request_s):
+            return NO_SLOTS
+        if sums.cursor == n and not ended:
+            return HUNGRY
+        if c.running + c.waiting > 0 and scheduler.has_room(s):
+            if 0 < book.steps.size == sums.steps:
+                return STEPS_FULL
+            start(s, limits, cost, book, noise_ratio, seed)
+        elif c.in_flight > 0:
+            finish(s, limits, book)
+        elif sums.cursor == n:
+            return DONE
+        else:
+            scheduler.idle(s, limits)
+            sums.clock_s = feed.arrival_s[sums.cursor] + cost.request_s
+    return PAUSED
+
+
+class Progress(NamedTuple):
+    """What happened since the last call."""
+
+    finished: Finished
+    """In order of finishing."""
+    steps: Steps
+    """Empty when they are not recorded."""
+
+
+class Simulation:
+    """One engine and its clock: `feed` it requests and `run` it, in turn.
+
+    A value but for that it changes: copy or pickle it, and both go on alike.
+    """
+
+    def __init__(
+        self,
+        cost: StepCost,
+        limits: Limits,
+        *,
+        noise_ratio: float = 0.0,
+        seed: int = 0,
+        step_interval_s: float | None = None,
+    ) -> None:
+        """`step_interval_s`: how often a step is recorded; 0: each; None: none."""
+        self.cost = cost
+        self.limits = limits
+        self._noise_ratio = noise_ratio
+        self._seed = np.array([seed], np.uint64)
+        self._gaps = np.zeros(GAP_BINS, np.int64)
+        self._sums = scheduler.records(Sums, 1)
+        self._sums["next_row_s"] = np.inf if step_interval_s is None else 0.0
+        self._sums["interval_s"] = step_interval_s or 0.0
+        self._fed = 0
+        self._ahead = Trace.of([], [], [])  # of which the sums' cursor tells who is queued
+        self._begin(self._ahead)
+
+    def _begin(self, first: Trace) -> None:
+        """Make the engine, which depends on whether requests bring hashes."""
+        self._state = scheduler.new_state(
+            self.limits,
+            _SLOTS,
+            hash_block_tokens=_per_hash(first, self.limits),
+            longest_tokens=_longest_tokens(first),
+        )
+        scheduler.idle(self._state, self.limits)
+        self._feed = self._as_feed(first)
+
+    def feed(self, part: Trace) -> None:
+        """Add requests, which arrive after all that were fed before.
+
+        Raises `Refused` when one could never be held by the KV cache, when they are not in
+        order, or when only some parts say what their prompts hold.
+        """
+        if not len(part):
+            return
+        _check_fits(part, self.limits)
+        if self._fed == 0:
+            self._begin(part)
+        self._check_follows(part)
+        left = self._ahead.rows(slice(int(self._sums["cursor"][0]), None))
+        self._ahead = joined([left, part]) if len(left) else part
+        self._sums["cursor"] = 0
+        self._fed += len(part)
+        self._state = scheduler.widened(self._state, _longest_tokens(part), self.limits.block_size)
+        self._feed = self._as_feed(self._ahead)
+
+    def _check_follows(self, part: Trace) -> None:
+        last_s = self._ahead.duration_s
+        if part.arrival_s[0] < last_s:
+            raise Refused(
+                f"a part of a trace begins at {part.arrival_s[0]} s, before the end of the one "
+                f"before at {last_s} s: feed them in order"
             )
-            if slot == scheduler.NO_SLOT:
-                return cursor, clock, True
-            cursor += 1
-        if c[scheduler.RUNNING] + c[scheduler.WAITING] == 0:
-            if cursor == n:
-                break
-            clock = arrival_s[cursor] + cost.request_s
-            continue
-        shape = scheduler.schedule(s, limits, clock, cost.window_tokens)
-        clock += noisy(step_s(cost, shape), noise_ratio, seed)
-        for i in range(c[scheduler.RUNNING]):
-            before_s[s.running[i]] = s.last_token_s[s.running[i]]
-        n_emitted, n_finished = scheduler.commit(s, clock, emitted, finished)
-        record_gaps(s, emitted, n_emitted, before_s, clock, out.gaps)
-        for i in range(n_finished):
-            slot = finished[i]
-            r = s.request[slot]
-            out.scheduled_s[r] = s.scheduled_s[slot]
-            out.first_token_s[r] = s.first_token_s[slot]
-            out.last_token_s[r] = s.last_token_s[slot]
-            out.max_gap_s[r] = s.max_gap_s[slot]
-            out.preemptions[r] = s.preempted[slot]
-            scheduler.release(s, slot)
-    return cursor, clock, False
+        if _per_hash(part, self.limits) != self._state.pool.hash_block_tokens:
+            raise Refused("hash_ids are given in some parts of a trace only: give them in all")
+
+    def _as_feed(self, ahead: Trace) -> Feed:
+        """Copy requests for the kernel, which is compiled for plain writable arrays."""
+        n = len(ahead)
+        hash_start, hashed_tokens = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        if self._state.pool.hash_block_tokens and ahead.hashes is not None:
+            self._state, start = scheduler.with_hashes(self._state, ahead.hashes.ids)
+            hash_start = start + ahead.hashes.offsets[:-1]
+            tokens = ahead.hashes.counts * ahead.hashes.block_tokens
+            hashed_tokens = np.minimum(tokens, ahead.input_tokens)
+        return Feed(
+            arrival_s=np.array(ahead.arrival_s),
+            prompt=np.array(ahead.input_tokens),
+            output=np.array(ahead.output_tokens),
+            prefix=np.array(ahead.prefix_tokens),
+            priority=np.zeros(n, np.int64) if ahead.priority is None else np.array(ahead.priority),
+            hash_start=hash_start,
+            hashed_tokens=hashed_tokens,
+            first=self._fed - n,
+        )
+
+    def run(self, until_s: float = np.inf, *, ended: bool = True) -> Progress:
+        """Go on until `until_s`; without `ended`, until the requests to come matter."""
+        book, recorded = self._book(), []
+        why = NO_SLOTS
+        while why in {NO_SLOTS, STEPS_FULL}:
+            why = run(
+                self._state,
+                self.limits,
+                self.cost,
+                self._feed,
+                book,
+                float(until_s),
+                ended,
+                self._noise_ratio,
+                self._seed,
+            )
+            recorded.append(self._written(book.steps, "steps"))
+            if why == NO_SLOTS:
+                self._state = scheduler.grown(self._state)
+        finished, steps = self._written(book.finished, "finished"), np.concatenate(recorded)
+        return Progress(
+            Finished(*(finished[field].copy() for field in Finished._fields)),
+            Steps(*(steps[field].copy() for field in Steps._fields)),
+        )
+
+    def _book(self) -> Book:
+        """Room for all that can finish and, where they are recorded, for many steps."""
+        can_finish = self.in_flight + len(self._ahead) - int(self._sums["cursor"][0])
+        recording = np.isfinite(self._sums["next_row_s"][0])
+        return Book(
+            finished=empty_rows(Finished, can_finish),
+            steps=empty_rows(Steps, _STEP_ROWS if recording else 0),
+            ended=scheduler.room_for(self.limits),
+            gaps=self._gaps,
+            sums=self._sums,
+        )
+
+    def _written(self, rows: NDArray[Any], which: str) -> NDArray[Any]:
+        """Copy the rows written so far; the next are written from the first on."""
+        written = rows[: int(self._sums[which][0])].copy()
+        self._sums[which] = 0
+        return written
+
+    def through(self, parts: Iterable[Trace]) -> Iterator[Progress]:
+        """Run a trace that comes in parts, to its end."""
+        for part in parts:
+            self.feed(part)
+            yield self.run(ended=False)
+        yield self.run()
+
+    @property
+    def now_s(self) -> float:
+        """The engine's clock."""
+        return float(self._sums["clock_s"][0])
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have arrived and not finished."""
+        state = self._state
+        return int(state.sequences.size - state.counters["free_slots"][0])
+
+    @property
+    def gaps(self) -> Ints:
+        """[GAP_BINS] histogram of the gaps between tokens."""
+        return self._gaps.copy()
+
+    @property
+    def usage(self) -> Usage:
+        """What the engine was used for so far."""
+        counters, sums = self._state.counters[0], self._sums[0]
+        return Usage(
+            end_s=self.now_s,
+            steps=int(counters["steps"]),
+            preemptions=int(counters["preemptions"]),
+            tokens=int(sums["tokens"]),
+            prefill_tokens=int(sums["prefill_tokens"]),
+            busy_s=float(sums["busy_s"]),
+            kv_block_s=float(sums["kv_block_s"]),
+            running_s=float(sums["running_s"]),
+        )
+
+    def copy(self) -> Self:
+        """Give an engine of its own that stands where this one does."""
+        return copy.deepcopy(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """What a trace went through; arrays are [requests], seconds."""
+def _per_hash(part: Trace, limits: Limits) -> int:
+    """Tokens per hash where hashes are of use, else 0."""
+    return part.hashes.block_tokens if part.hashes is not None and limits.prefix_caching else 0
 
-    ttft_s: NDArray[np.float64]
-    itl_s: NDArray[np.float64]
-    """Mean gap between a request's tokens; NaN where it made one token."""
-    e2e_s: NDArray[np.float64]
-    queue_s: NDArray[np.float64]
-    max_gap_s: NDArray[np.float64]
-    preemptions: NDArray[np.int64]
-    gaps: NDArray[np.int64]
-    end_s: float
-    steps: int
 
-    def attained(self, slo: Slo) -> NDArray[np.bool_]:
-        """[requests] whether each request kept within every bound of the SLO."""
-        good = np.ones(self.ttft_s.size, np.bool_)
-        for values, bound in (
-            (self.ttft_s, slo.ttft_s),
-            (self.itl_s, slo.itl_s),
-            (self.e2e_s, slo.e2e_s),
-        ):
-            if bound is not None:
-                good &= ~(values > bound)
-        return good
+def _longest_tokens(part: Trace) -> int:
+    return int(np.max(part.input_tokens + np.maximum(part.output_tokens, 1), initial=0))
 
-    def gap_quantile_s(self, q: float) -> float:
-        """Quantile of the gaps between all tokens, to 0.8 %; NaN when there were none."""
-        total = int(self.gaps.sum())
-        if total == 0:
-            return float("nan")
-        place = int(np.searchsorted(np.cumsum(self.gaps), q * total))
-        return float(GAP_LOW_S * 10 ** ((place + 0.5) * GAP_DECADES / GAP_BINS))
+
+def _check_fits(part: Trace, limits: Limits) -> None:
+    """Refuse what would wait for ever."""
+    longest = int(np.max(part.input_tokens + part.output_tokens))
+    capacity, page = limits.num_blocks * limits.block_size, limits.block_size
+    budget, per_hash = limits.max_num_batched_tokens, _per_hash(part, limits)
+    if longest > capacity:
+        raise Refused(
+            f"a request of {longest} tokens exceeds the KV cache of {capacity} tokens: "
+            "shorten it or give more memory"
+        )
+    if limits.prefill_first and _longest_tokens(part) + page >= capacity:
+        raise Refused(
+            f"a request of {longest} tokens leaves no block to spare in the KV cache of "
+            f"{capacity} tokens, as SGLang wants: shorten it or give more memory"
+        )
+    if limits.prefill_first and budget < page:
+        raise Refused(f"max_num_batched_tokens {budget} is less than a block of {page}: raise it")
+    if not limits.prefill_first and not limits.chunked_prefill and longest > budget:
+        raise Refused(
+            f"a request of {longest} tokens exceeds max_num_batched_tokens {budget}: "
+            "raise it or enable chunked prefill"
+        )
+    if per_hash and per_hash % page and page % per_hash:
+        raise Refused(
+            f"hash_ids of {per_hash} tokens and a block_size of {page} do not divide each "
+            "other: choose another block_size"
+        )
 
 
 def simulate(
@@ -185,55 +493,15 @@ def simulate(
 
     Raises `Refused` when a request could never be held by the KV cache.
     """
-    longest = int(np.max(trace.input_tokens + trace.output_tokens, initial=0))
-    if longest > limits.num_blocks * limits.block_size:
-        raise Refused(
-            f"a request of {longest} tokens exceeds the KV cache of "
-            f"{limits.num_blocks * limits.block_size} tokens: shorten it or give more memory"
-        )
-    if not limits.chunked_prefill and longest > limits.max_num_batched_tokens:
-        raise Refused(
-            f"a request of {longest} tokens exceeds max_num_batched_tokens "
-            f"{limits.max_num_batched_tokens}: raise it or enable chunked prefill"
-        )
-    n = len(trace)
-    out = Results(
-        scheduled_s=np.full(n, np.nan),
-        first_token_s=np.full(n, np.nan),
-        last_token_s=np.full(n, np.nan),
-        max_gap_s=np.full(n, np.nan),
-        preemptions=np.zeros(n, np.int64),
-        gaps=np.zeros(GAP_BINS, np.int64),
-    )
-    arrays = (trace.arrival_s, trace.input_tokens, trace.output_tokens, trace.prefix_tokens)
-    state = scheduler.new_state(limits, 1024)
-    random_state = np.array([seed], np.uint64)
-    cursor, clock, full = 0, 0.0, True
-    while full:
-        cursor, clock, full = run(
-            state, limits, cost, arrays, cursor, clock, np.inf, noise_ratio, random_state, out
-        )
-        if full:
-            state = scheduler.grown(state)
-    tokens = np.maximum(trace.output_tokens, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        itl_s = np.where(tokens > 1, (out.last_token_s - out.first_token_s) / (tokens - 1), np.nan)
-    return Timings(
-        ttft_s=out.first_token_s - trace.arrival_s,
-        itl_s=itl_s,
-        e2e_s=out.last_token_s - trace.arrival_s,
-        queue_s=out.scheduled_s - trace.arrival_s,
-        max_gap_s=out.max_gap_s,
-        preemptions=out.preemptions,
-        gaps=out.gaps,
-        end_s=clock,
-        steps=int(state.counters[scheduler.STEPS]),
-    )
+    simulation = Simulation(cost, limits, noise_ratio=noise_ratio, seed=seed)
+    simulation.feed(trace)
+    finished = simulation.run().finished
+    return Timings.of(finished, simulation.gaps, simulation.usage)
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """One token that a committed step produced."""
+    """One token that a step produced."""
 
     request: int
     generated: int
@@ -244,76 +512,142 @@ class Emission:
 class Engine:
     """One engine stepped from outside: `enqueue`, `abort`, then `begin` and `end` in turn.
 
-    Between `begin` and `end` a step is under way; requests that arrive meanwhile wait for
-    the next, as they do in the real engine.
+    A step is under way from `begin` until `end` at `next_end_s`, several where the limits
+    allow it; requests that arrive meanwhile wait for the next, as in the real engine.
     """
 
-    def __init__(self, cost: StepCost, limits: Limits, slots: int = 1024) -> None:
+    def __init__(
+        self,
+        cost: StepCost,
+        limits: Limits,
+        slots: int = _SLOTS,
+        *,
+        longest_tokens: int | None = None,
+    ) -> None:
+        """With `longest_tokens`, of any request, prefixes are found by hashes of blocks."""
         self.cost = cost
         self.limits = limits
-        self._state: State = scheduler.new_state(limits, slots)
+        hashed = longest_tokens is not None and limits.prefix_caching
+        self._state: State = scheduler.new_state(
+            limits,
+            slots,
+            hash_block_tokens=limits.block_size if hashed else 0,
+            longest_tokens=longest_tokens or 0,
+        )
         self._slots: dict[int, int] = {}
-        self._emitted = np.empty(limits.max_num_seqs, np.int64)
-        self._finished = np.empty(limits.max_num_seqs, np.int64)
+        self._ended = scheduler.room_for(limits)
+        scheduler.idle(self._state, limits)
 
     def enqueue(
-        self, request: int, now_s: float, prompt_tokens: int, output_tokens: int, prefix_tokens: int
+        self,
+        request: int,
+        now_s: float,
+        prompt_tokens: int,
+        output_tokens: int,
+        *,
+        hashes: Sequence[int] = (),
+        priority: int = 0,
     ) -> None:
-        """Add a request to the queue; `request` is the caller's number for it."""
-        if self._state.counters[scheduler.FREE_SLOTS] == 0:
+        """Add a request to the queue; `request` is the caller's number for it, ≥ 0.
+
+        `hashes`: one, ≥ 0, for each full block of the prompt and of the answer to come.
+        """
+        if self._count("free_slots") == 0:
             self._state = scheduler.grown(self._state)
+        hash_start = 0
+        if hashes and self._state.pool.hash_block_tokens:
+            ids = np.array(hashes, np.int64)
+            self._state, hash_start = scheduler.with_hashes(self._state, ids)
         self._slots[request] = scheduler.enqueue(
-            self._state, request, now_s, prompt_tokens, output_tokens, prefix_tokens
+            self._state,
+            self.limits,
+            request,
+            now_s,
+            prompt_tokens,
+            output_tokens,
+            0,
+            priority,
+            hash_start,
+            len(hashes) * self.limits.block_size,
         )
+
+    def forget_prefixes(self) -> None:
+        """Empty the prefix cache."""
+        scheduler.forget_all(self._state)
 
     def abort(self, request: int) -> bool:
         """Forget a request and free its KV; False when it is not in flight."""
         slot = self._slots.pop(request, None)
-        return slot is not None and bool(scheduler.abort(self._state, slot))
+        if slot is None:
+            return False
+        scheduler.abort(self._state, self.limits, slot)
+        return True
 
-    def begin(self, now_s: float) -> tuple[Shape, float] | None:
-        """Schedule a step; its shape and its duration in seconds, None when idle."""
-        if self.running + self.waiting == 0:
+    def begin(self, now_s: float, slow_factor: float = 1.0) -> Shape | None:
+        """Let a step begin that lasts `slow_factor` times as long as it should.
+
+        Its shape; None when there is nothing to do, or no more steps can be under way.
+        """
+        if self.running + self.waiting == 0 or not scheduler.has_room(self._state):
             return None
-        shape = scheduler.schedule(self._state, self.limits, now_s, self.cost.window_tokens)
-        return shape, float(step_s(self.cost, shape))
+        shape = scheduler.begin(self._state, self.limits, now_s, self.cost.window_tokens)
+        duration_s = slow_factor * float(step_s(self.cost, shape)) if shape.tokens else 0.0
+        hidden_s = hidden(self.limits, self.cost, duration_s)
+        scheduler.launch(self._state, now_s, duration_s, hidden_s)
+        return shape
+
+    @property
+    def next_end_s(self) -> float | None:
+        """When the oldest step under way ends; None when there is none."""
+        return float(scheduler.next_end_s(self._state)) if self._count("in_flight") else None
 
     def end(self, now_s: float) -> list[Emission]:
-        """Commit the step under way; the tokens it produced."""
-        s = self._state
-        n_emitted, n_finished = scheduler.commit(s, now_s, self._emitted, self._finished)
-        done = set(self._finished[:n_finished].tolist())
+        """End the oldest step under way; the tokens it produced."""
+        s, ended = self._state, self._ended
+        n_emitted, n_finished = scheduler.commit(s, self.limits, now_s, ended)
+        done = set(ended.finished[:n_finished].tolist())
         emissions = [
-            Emission(int(s.request[slot]), int(s.generated[slot]), slot in done)
-            for slot in self._emitted[:n_emitted].tolist()
+            Emission(int(q["request"]), int(q["generated"]), slot in done)
+            for slot in ended.emitted[:n_emitted].tolist()
+            for q in [s.sequences[slot]]
         ]
         for slot in done:
-            self._slots.pop(int(s.request[slot]), None)
+            self._slots.pop(int(s.sequences[slot]["request"]), None)
             scheduler.release(s, slot)
+        if self.running + self.waiting == 0:
+            scheduler.idle(s, self.limits)
         return emissions
 
     def scheduled_s(self, request: int) -> float | None:
         """When a request in flight was first scheduled; None while it waits."""
         slot = self._slots.get(request)
-        at_s = float("nan") if slot is None else float(self._state.scheduled_s[slot])
+        at_s = float("nan") if slot is None else float(self._state.sequences[slot]["scheduled_s"])
         return None if np.isnan(at_s) else at_s
 
     @property
     def running(self) -> int:
         """Sequences in the batch."""
-        return int(self._state.counters[scheduler.RUNNING])
+        return self._count("running")
 
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return int(self._state.counters[scheduler.WAITING])
+        return self._count("waiting")
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a request, or a step that has not ended."""
+        return self.running + self.waiting + self._count("in_flight") > 0
 
     @property
     def preemptions(self) -> int:
         """Preemptions so far."""
-        return int(self._state.counters[scheduler.PREEMPTIONS])
+        return self._count("preemptions")
 
     @property
     def kv_usage_ratio(self) -> float:
         """Share of KV blocks held, 0 to 1."""
-        return 1.0 - float(self._state.counters[scheduler.FREE_BLOCKS]) / self.limits.num_blocks
+        return 1.0 - self._count("free_blocks") / self.limits.num_blocks
+
+    def _count(self, what: str) -> int:
+        return int(self._state.counters[what][0])

@@ -17,7 +17,7 @@ from profiler import twin
 from profiler.emulator.clock import Clock
 from profiler.emulator.jobs import Finish, Generation, Job
 from profiler.emulator.options import Options, longest_request
-from profiler.emulator.prefix import PrefixCache
+from profiler.emulator.prefix import block_hashes
 from profiler.emulator.recorder import Lifetime, Recorder
 from profiler.errors import WhaleFluxError
 from profiler.scheduler import Limits
@@ -38,20 +38,24 @@ class EngineDrainingError(WhaleFluxError):
 
 
 class _Twin(twin.Engine):
-    """The twin's engine, with the moments of requests that have just finished."""
+    """The twin's engine, with what it knows of requests that have just finished."""
 
     def slot_of(self, request: int) -> int:
         """Where a request lives; valid until it has finished and another is enqueued."""
         return self._slots[request]
 
+    def hit_tokens(self, slot: int) -> int:
+        """Tokens that the request in `slot` found in the prefix cache."""
+        return int(self._state.sequences[slot]["hit_tokens"])
+
     def lifetime(self, slot: int) -> Lifetime:
         """Return the moments of the request in `slot`."""
-        s = self._state
+        sequence = self._state.sequences[slot]
         return Lifetime(
-            float(s.scheduled_s[slot]),
-            float(s.first_token_s[slot]),
-            float(s.last_token_s[slot]),
-            int(s.preempted[slot]),
+            float(sequence["scheduled_s"]),
+            float(sequence["first_token_s"]),
+            float(sequence["last_token_s"]),
+            int(sequence["preemptions"]),
         )
 
 
@@ -63,14 +67,13 @@ class RealTimeEngine:
         self.options = options
         self.max_model_len = longest_request(options, limits)
         self.recorder = Recorder(self.max_model_len)
-        self.prefixes = PrefixCache(limits.num_blocks, limits.block_size)
         self.slow_factor = 1.0
         """Step durations are multiplied by it: a fault."""
         self.draining = False
         self.sleep_level = 0
         """0: awake; 1: weights in host memory; 2: weights discarded."""
         self._clock = clock
-        self._twin = _Twin(cost, limits)
+        self._twin = _Twin(cost, limits, longest_tokens=self.max_model_len)
         self._numbers = count()
         self._jobs: dict[int, Job] = {}
         self._arrivals: list[tuple[float, int, Job]] = []
@@ -176,7 +179,7 @@ class RealTimeEngine:
         """Stop stepping, abort what is in flight, forget the KV cache."""
         self.sleep_level = level
         self.abort_all(Finish.ABORT)
-        self.prefixes.clear()
+        self._twin.forget_prefixes()
 
     async def wake_up(self) -> None:
         """Step again after `wake_up_s`; nothing happens when it is awake."""
@@ -199,7 +202,7 @@ class RealTimeEngine:
             self._changed.clear()
             if self._stopped:
                 await self._resumed()
-            elif self._twin.running + self._twin.waiting:
+            elif self._twin.busy:
                 return self._anchored(self._free_s)
             elif (first := next(self._arrived(), None)) is None:
                 await self._changed.wait()
@@ -209,11 +212,14 @@ class RealTimeEngine:
                 return self._anchored(max(first.visible_s, self._free_s))
 
     async def _step(self, start_s: float) -> None:
+        """Let a step begin, or else the oldest end."""
+        self._free_s = start_s
         self._admit(start_s)
-        begun = self._twin.begin(start_s)
-        if begun is None:
+        begun = self._twin.begin(start_s, self.slow_factor)
+        end_s = self._twin.next_end_s
+        if begun is not None or end_s is None:
             return
-        self._free_s = start_s + begun[1] * self.slow_factor
+        self._free_s = max(start_s, end_s)
         await self._clock.sleep_until(self._free_s)
         if self._stopped:
             await self._resumed()
@@ -248,11 +254,11 @@ class RealTimeEngine:
         """Put every request that is visible by now into the scheduler's queue."""
         while (job := next(self._arrived(), None)) is not None and job.visible_s <= start_s:
             heapq.heappop(self._arrivals)
-            prompt = job.generation.prompt
-            if self.limits.prefix_caching:
-                job.hit_tokens = self.prefixes.hit_tokens(prompt)
-            output = job.generation.output_tokens
-            self._twin.enqueue(job.number, job.visible_s, len(prompt), output, job.hit_tokens)
+            asked = job.generation
+            hashes = self._hashes(asked) if self.limits.prefix_caching else ()
+            self._twin.enqueue(
+                job.number, job.visible_s, len(asked.prompt), asked.output_tokens, hashes=hashes
+            )
             job.slot = self._twin.slot_of(job.number)
 
     def _deliver(self, emissions: list[twin.Emission], now_s: float) -> None:
@@ -262,8 +268,8 @@ class RealTimeEngine:
             job = self._jobs[emission.request]
             if emission.generated == 1:
                 prompt_tokens += len(job.generation.prompt)
+                job.hit_tokens = self._twin.hit_tokens(job.slot)
                 self.recorder.first_token(job, now_s)
-                self._remember(job, 0)
             else:
                 gap_s = now_s - job.last_token_s
                 gaps[gap_s] = gaps.get(gap_s, 0) + 1
@@ -280,16 +286,12 @@ class RealTimeEngine:
         finish = job.generation.finish
         job.advance(generated, finish)
         self.recorder.done(job, self._twin.lifetime(job.slot), finish)
-        self._remember(job, generated)
 
-    def _remember(self, job: Job, generated: int) -> None:
-        """Keep the prompt, and the answer after it, for requests that begin alike."""
-        if not self.limits.prefix_caching:
-            return
-        prompt, answer = job.generation.prompt, job.generation.answer
-        # The last token generated has no KV yet.
-        said = [answer.word(place).strip().encode() for place in range(generated - 1)]
-        self.prefixes.insert([*prompt, *said])
+    def _hashes(self, asked: Generation) -> list[int]:
+        """Hash the blocks of a prompt and of its answer, which the next turn begins with."""
+        places = range(asked.output_tokens - 1)  # the last token has no KV
+        said = [asked.answer.word(place).strip().encode() for place in places]
+        return block_hashes([*asked.prompt, *said], self.limits.block_size)
 
     def _note_idle(self) -> None:
         if not self._jobs:

@@ -1,51 +1,15 @@
-"""Which tokens of a prompt the KV cache still holds.
+"""By what a KV block is known: a hash over its tokens and all before them, as in vLLM.
 
-Called by the engine: `hit_tokens` when a request joins the scheduler's queue, `insert` when
-its prompt is computed and again when its answer is. As in vLLM, blocks are known by a hash
-over all that comes before them; here one list, least recently used out first, bounded by
-the engine's blocks, stands for vLLM's free queue. It does not know which blocks the
-answers under way have taken: under KV pressure it flatters the hit rate.
+Called by the engine for each request; the scheduler finds blocks by these hashes.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 
-class PrefixCache:
-    """Hashes of the blocks that would be found again."""
-
-    def __init__(self, blocks: int, block_size: int) -> None:
-        self._most = blocks
-        self._block_size = block_size
-        self._known: OrderedDict[int, None] = OrderedDict()
-
-    def chain(self, cut: Sequence[bytes | int]) -> list[int]:
-        """Hash each full block of the pieces, chained to those before it."""
-        size, link, links = self._block_size, 0, []
-        for end in range(size, len(cut) + 1, size):
-            link = hash((link, *cut[end - size : end]))
-            links.append(link)
-        return links
-
-    def hit_tokens(self, cut: Sequence[bytes | int]) -> int:
-        """Count the leading tokens that are cached; at least one is always computed."""
-        most = (len(cut) - 1) // self._block_size
-        found = 0
-        for link in self.chain(cut[: most * self._block_size]):
-            if link not in self._known:
-                break
-            self._known.move_to_end(link)
-            found += 1
-        return found * self._block_size
-
-    def insert(self, cut: Sequence[bytes | int]) -> None:
-        """Remember the full blocks; the last of a sequence is the first to go."""
-        for link in reversed(self.chain(cut)):
-            self._known[link] = None
-            self._known.move_to_end(link)
-        while len(self._known) > self._most:
-            self._known.popitem(last=False)
-
-    def clear(self) -> None:
-        """Forget everything, as sleep does."""
-        self._known.clear()
+def block_hashes(cut: Sequence[bytes | int], block_size: int) -> list[int]:
+    """Hash each full block of the tokens, chained to those before it; numbers ≥ 0."""
+    link, links = 0, []
+    for end in range(block_size, len(cut) + 1, block_size):
+        link = hash((link, *cut[end - block_size : end])) & (1 << 63) - 1
+        links.append(link)
+    return links

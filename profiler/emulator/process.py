@@ -144,8 +144,8 @@ async def _started(
 
 def warm_up(engine: RealTimeEngine) -> None:
     """Load the twin's compiled kernels, so that the first request does not pay for it."""
-    spare = Engine(engine.cost, engine.limits, slots=1)
-    spare.enqueue(0, 0.0, 1, 2, 0)
+    spare = Engine(engine.cost, engine.limits, slots=1, longest_tokens=engine.max_model_len)
+    spare.enqueue(0, 0.0, 1, 2)
     spare.begin(0.0)
     spare.end(0.0)
     spare.abort(0)

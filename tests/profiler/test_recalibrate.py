@@ -69,13 +69,12 @@ def production(
     while now_s < windows * WINDOW_S:
         while cursor < arrivals.size and arrivals[cursor] + request_s <= now_s:
             visible_s = float(arrivals[cursor] + request_s)
-            engine.enqueue(cursor, visible_s, int(prompts[cursor]), int(answers[cursor]), 0)
+            engine.enqueue(cursor, visible_s, int(prompts[cursor]), int(answers[cursor]))
             cursor += 1
-        begun = engine.begin(now_s)
-        if begun is None:
+        if engine.begin(now_s, factor(int(now_s // WINDOW_S))) is None:
             now_s = float(arrivals[cursor] + request_s)
             continue
-        now_s += begun[1] * factor(int(now_s // WINDOW_S))
+        now_s = engine.next_end_s or now_s
         place = int(now_s // WINDOW_S)
         emissions = engine.end(now_s)
         if place >= windows:

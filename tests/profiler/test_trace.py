@@ -122,7 +122,7 @@ def test_prefix_blocks_become_tokens_within_the_prompt(tmp_path: Path) -> None:
         (HEADER, "has no rows"),
         (HEADER + "0,1,1\n1,x,1\n", "row 2: input_tokens is 'x': give a number"),
         (HEADER + "0,1,1\n1,,1\n", "row 2: input_tokens is '': give a number"),
-        (HEADER + "0,1,1\n\n1,2\n", "row 2 ends before its output_tokens"),
+        (HEADER + "0,1,1\n\n1,2\n", "row 2: ends before its output_tokens"),
         (HEADER + "0,1,1\nnan,2,2\n", "row 2: arrival_s is nan"),
         (HEADER + "0,1,1\n1,nan,2\n", "row 2: input_tokens is nan"),
         (HEADER + "0,1,1\n1,2.5,2\n", "row 2: input_tokens is 2.5"),

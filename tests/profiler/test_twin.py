@@ -1,6 +1,7 @@
-"""The twin against a naive engine, and the rules that a reader would expect to hold."""
+"""The twin: times told by hand, parts that add up to the whole, steps from outside."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -10,98 +11,151 @@ from hypothesis import strategies as st
 from profiler.errors import Refused
 from profiler.scheduler import Limits
 from profiler.slo import Slo
-from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve, step_s
-from profiler.trace import Trace
-from profiler.twin import Engine, simulate
+from profiler.timings import Finished, Metric, Steps
+from profiler.trace import Hashes, Trace
+from profiler.twin import Engine, Progress, Simulation, simulate
 
-from .naive import NaiveEngine, Request
+from .engines import COST, VARIANTS, limits, steady, traces
 
-COST = StepCost(
-    step_overhead_s=1e-3,
-    sequence_s=1e-5,
-    dense_s=roofline_curve(2e-5, 5e-3),
-    token_link_s=0.0,
-    prefill_pair_s=1e-9,
-    prefill_window_pair_s=0.0,
-    kv_token_s=5e-8,
-    kv_window_token_s=0.0,
-    mixed_kv_ratio=1.5,
-    window_tokens=NO_WINDOW,
-    request_s=0.0,
-)
+variants = st.sampled_from(sorted(VARIANTS)).flatmap(lambda name: limits(**VARIANTS[name]))
 
 
-def naive_run(trace: Trace, cost: StepCost, limits: Limits) -> list[Request]:
-    engine, clock, cursor = NaiveEngine(limits), 0.0, 0
-    done: list[Request] = []
-    while len(done) < len(trace):
-        while cursor < len(trace) and trace.arrival_s[cursor] + cost.request_s <= clock:
-            engine.waiting.append(
-                Request(
-                    cursor,
-                    float(trace.arrival_s[cursor]),
-                    int(trace.input_tokens[cursor]),
-                    max(int(trace.output_tokens[cursor]), 1),
-                )
-            )
-            cursor += 1
-        if not engine.waiting and not engine.running:
-            clock = float(trace.arrival_s[cursor]) + cost.request_s
-            continue
-        shape, tokens = engine.step()
-        assert shape.tokens > 0, "a step must make progress"
-        clock += float(step_s(cost, shape))
-        done += engine.end(tokens, clock)
-        held = sum(request.blocks for request in engine.running)
-        assert held + engine.free == limits.num_blocks
-    return sorted(done, key=lambda request: request.number)
+def whole(parts: list[Progress]) -> Progress:
+    """What several calls told, as if one had."""
+    return Progress(
+        Finished(
+            *(np.concatenate(rows) for rows in zip(*(p.finished for p in parts), strict=True))
+        ),
+        Steps(*(np.concatenate(rows) for rows in zip(*(p.steps for p in parts), strict=True))),
+    )
 
 
-requests = st.lists(
-    st.tuples(st.floats(0, 0.2), st.integers(1, 300), st.integers(0, 40)), min_size=1, max_size=25
-)
-limits = st.builds(
-    Limits,
-    max_num_seqs=st.integers(1, 8),
-    max_num_batched_tokens=st.integers(8, 256),
-    num_blocks=st.integers(22, 60),
-    block_size=st.just(16),
-    chunked_prefill=st.just(1),
-    prefix_caching=st.integers(0, 1),
-)
+def same(one: Progress, other: Progress) -> bool:
+    """To the last bit."""
+    return all(
+        np.array_equal(a, b)
+        for left, right in zip(one, other, strict=True)
+        for a, b in zip(left, right, strict=True)
+    )
 
 
-@settings(max_examples=150, deadline=None)
-@given(requests, limits)
-def test_times_equal_those_of_the_naive_engine(rows, bounds):
-    gaps, prompts, outputs = zip(*rows, strict=True)
-    trace = Trace.of(np.cumsum(gaps), np.array(prompts), np.array(outputs))
-    timings = simulate(trace, COST, bounds)
-    expected = naive_run(trace, COST, bounds)
-    first = np.array([request.first_token_s for request in expected])
-    last = np.array([request.last_token_s for request in expected])
-    np.testing.assert_allclose(timings.ttft_s + trace.arrival_s, first, rtol=1e-12)
-    np.testing.assert_allclose(timings.e2e_s + trace.arrival_s, last, rtol=1e-12)
-    assert timings.preemptions.tolist() == [request.preemptions for request in expected]
+def in_one_go(trace: Trace, bounds: Limits, **asked: float) -> tuple[Simulation, Progress]:
+    simulation = Simulation(COST, bounds, **asked)
+    simulation.feed(trace)
+    return simulation, simulation.run()
+
+
+@settings(max_examples=80, deadline=None)
+@given(traces(), variants, st.data())
+def test_a_trace_in_parts_is_the_trace(trace: Trace, bounds: Limits, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(trace)), max_size=4)))
+    parts = [trace.rows(slice(a, b)) for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+    asked = {"noise_ratio": 0.1, "seed": 3, "step_interval_s": 0.0}
+    once, expected = in_one_go(trace, bounds, **asked)
+    streamed = Simulation(COST, bounds, **asked)
+    assert same(whole(list(streamed.through(parts))), expected)
+    assert streamed.usage == once.usage
+    assert np.array_equal(streamed.gaps, once.gaps)
+
+
+@settings(max_examples=80, deadline=None)
+@given(traces(), variants, st.lists(st.floats(0, 8), max_size=4), st.data())
+def test_stopped_copied_pickled_and_gone_on_with_it_is_the_same_run(
+    trace: Trace, bounds: Limits, stops: list[float], data: st.DataObject
+) -> None:
+    asked = {"noise_ratio": 0.1, "seed": 3, "step_interval_s": 0.0}
+    once, expected = in_one_go(trace, bounds, **asked)
+    simulation, told = Simulation(COST, bounds, **asked), []
+    half = data.draw(st.integers(0, len(trace)))
+    simulation.feed(trace.take(half))
+    for stop_s in sorted(stops):
+        told.append(simulation.run(stop_s, ended=half == len(trace)))
+        other = simulation.copy()
+        simulation = pickle.loads(pickle.dumps(simulation))
+        other.run()  # leaves the one gone on with alone
+    simulation.feed(trace.rows(slice(half, None)))
+    told.append(simulation.run())
+    assert same(whole(told), expected)
+    assert simulation.usage == once.usage
+
+
+def test_a_long_stream_takes_no_more_memory_than_a_short_one() -> None:
+    simulation = Simulation(COST, Limits(8, 512, 200))
+    hashes = Hashes.of([[n] * 1 for n in range(50)], 256)
+    sizes = []
+    for n in range(60):
+        part = steady(50, gap_s=0.4)
+        later = Trace.of(part.arrival_s + 20.0 * n, part.input_tokens, part.output_tokens,
+                         hashes=hashes)  # fmt: skip
+        simulation.feed(later)
+        simulation.run(ended=False)
+        sizes.append(len(pickle.dumps(simulation)))
+    assert max(sizes[20:]) <= max(sizes[:20])
+
+
+def test_steps_are_recorded_as_often_as_asked() -> None:
+    trace = steady(40)
+    _, every = in_one_go(trace, Limits(8, 512, 200), step_interval_s=0)
+    simulation, sampled = in_one_go(trace, Limits(8, 512, 200), step_interval_s=0.25)
+    none = in_one_go(trace, Limits(8, 512, 200))[1].steps
+    assert every.steps.time_s.size == simulation.usage.steps
+    assert none.time_s.size == 0
+    slots = np.floor(sampled.steps.time_s / 0.25)
+    assert (np.diff(slots) > 0).all()
+    assert np.isin(sampled.steps.time_s, every.steps.time_s).all()
+    assert set(slots) == set(np.floor(every.steps.time_s / 0.25))
+    assert every.steps.tokens.sum() == simulation.usage.tokens
+    assert every.steps.duration_s.sum() == pytest.approx(simulation.usage.busy_s)
+
+
+def test_more_steps_than_are_held_at_a_time_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected = in_one_go(steady(40), Limits(8, 512, 200), step_interval_s=0)
+    monkeypatch.setattr("profiler.twin._STEP_ROWS", 7)
+    assert same(in_one_go(steady(40), Limits(8, 512, 200), step_interval_s=0)[1], expected)
+
+
+def test_usage_adds_up() -> None:
+    simulation, _ = in_one_go(Trace.of([0.0], [100], [3]), Limits(8, 512, 200))
+    usage = simulation.usage
+    assert (usage.tokens, usage.prefill_tokens, usage.steps) == (102, 100, 3)
+    assert usage.busy_s == pytest.approx(usage.end_s)
+    assert usage.kv_block_s == pytest.approx(7 * usage.end_s)
+    assert usage.running_s == pytest.approx(usage.end_s)
+
+
+def test_parts_out_of_order_are_refused() -> None:
+    simulation = Simulation(COST, Limits(8, 512, 200))
+    simulation.feed(Trace.of([5.0], [1], [1]))
+    with pytest.raises(Refused, match=r"begins at 4\.0 s, before the end"):
+        simulation.feed(Trace.of([4.0], [1], [1]))
+
+
+def test_hashes_in_some_parts_only_are_refused() -> None:
+    simulation = Simulation(COST, Limits(8, 512, 200))
+    simulation.feed(Trace.of([5.0], [1], [1]))
+    with pytest.raises(Refused, match="hash_ids are given in some parts"):
+        simulation.feed(Trace.of([6.0], [600], [1], hashes=Hashes.of([[1]])))
 
 
 @settings(max_examples=60, deadline=None)
-@given(requests, limits, st.data())
+@given(traces(hashed=False), variants, st.data())
 def test_an_engine_stepped_from_outside_delivers_every_token_once_whatever_is_aborted(
-    rows, bounds, data
-):
-    engine = Engine(COST, bounds, slots=2)
-    wanted = {n: max(output, 1) for n, (_, _, output) in enumerate(rows)}
-    for n, (_, prompt, output) in enumerate(rows):
-        engine.enqueue(n, 0.0, prompt, output, 0)
+    trace: Trace, bounds: Limits, data: st.DataObject
+) -> None:
+    engine = Engine(COST, bounds, slots=2, longest_tokens=data.draw(st.sampled_from([None, 400])))
+    wanted = dict(enumerate(np.maximum(trace.output_tokens, 1).tolist()))
+    for n, prompt in enumerate(trace.input_tokens.tolist()):
+        engine.enqueue(n, 0.0, prompt, wanted[n], hashes=range(prompt // bounds.block_size))
     aborted: set[int] = set()
     made, now_s = dict.fromkeys(wanted, 0), 0.0
-    while (step := engine.begin(now_s)) is not None:
-        if data.draw(st.integers(0, 9)) == 0 and len(aborted) < len(wanted):
+    while engine.busy:
+        if data.draw(st.integers(0, 9)) == 0:
             victim = data.draw(st.sampled_from(sorted(wanted)))
             if engine.abort(victim):
                 aborted.add(victim)
-        now_s += step[1]
+        if engine.begin(now_s) is not None:
+            continue
+        now_s = engine.next_end_s or now_s
         for emission in engine.end(now_s):
             made[emission.request] += 1
             assert emission.generated == made[emission.request]
@@ -111,10 +165,6 @@ def test_an_engine_stepped_from_outside_delivers_every_token_once_whatever_is_ab
     }
     assert engine.running == engine.waiting == 0
     assert engine.kv_usage_ratio == 0.0
-
-
-def steady(n: int = 50, gap_s: float = 0.05, prompt: int = 200, output: int = 50) -> Trace:
-    return Trace.of(np.arange(n) * gap_s, np.full(n, prompt), np.full(n, output))
 
 
 def test_the_same_seed_gives_the_same_times_and_another_seed_others():
@@ -189,3 +239,18 @@ def test_gap_quantiles_come_from_all_tokens():
     assert math.isnan(
         simulate(Trace.of([0.0], [9], [1]), COST, Limits(8, 512, 9)).gap_quantile_s(0.5)
     )
+
+
+def test_quantiles_are_over_the_requests_that_have_the_latency() -> None:
+    timings = simulate(Trace.of([0.0, 1.0], [100, 100], [1, 11]), COST, Limits(8, 512, 200))
+    assert timings.quantile_s(Metric.ITL, 0.5) == timings.itl_s[1]
+    assert timings.quantile_s(Metric.TTFT, 0.5) == pytest.approx(np.median(timings.ttft_s))
+    one = simulate(Trace.of([0.0], [10], [1]), COST, Limits(8, 512, 200))
+    assert math.isnan(one.quantile_s(Metric.ITL, 0.5))
+
+
+def test_sglang_wants_a_block_to_spare() -> None:
+    trace = Trace.of([0.0], [150], [10])
+    assert simulate(trace, COST, Limits(8, 512, 10)).steps == 10
+    with pytest.raises(Refused, match="leaves no block to spare in the KV cache of 160"):
+        simulate(trace, COST, Limits(8, 512, 10, prefill_first=1))

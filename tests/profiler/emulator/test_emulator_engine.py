@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from profiler.emulator import EngineDrainingError, Finish, Job, ManualClock, RealTimeEngine
 from profiler.step_cost import roofline_curve
-from profiler.trace import Trace
+from profiler.trace import Hashes, Trace
 from profiler.twin import simulate
 
 from .emulated import STEP_S, a_cost, a_generation, some_limits, some_options, stepping
@@ -69,8 +69,16 @@ def test_every_request_gets_its_tokens_whoever_else_hangs_up(
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), blocks=st.integers(12, 60))
-def test_on_a_virtual_clock_its_times_are_the_simulation_s(seed: int, blocks: int) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    blocks=st.integers(12, 60),
+    rules=st.sampled_from(
+        [{}, {"async_scheduling": 1}, {"pipeline_depth": 3}, {"prefill_first": 1}]
+    ),
+)
+def test_on_a_virtual_clock_its_times_are_the_simulation_s(
+    seed: int, blocks: int, rules: dict[str, int]
+) -> None:
     rng = np.random.default_rng(seed)
     n = 25
     trace = Trace(
@@ -78,11 +86,12 @@ def test_on_a_virtual_clock_its_times_are_the_simulation_s(seed: int, blocks: in
         input_tokens=rng.integers(1, 100, n),
         output_tokens=rng.integers(1, 50, n),
         prefix_tokens=np.zeros(n, np.int64),
+        hashes=Hashes.of([[]] * n, 16),
     )
     clock = ManualClock()
 
     async def play() -> RealTimeEngine:
-        engine = an_engine(clock, num_blocks=blocks)
+        engine = an_engine(clock, num_blocks=blocks, **rules)
         async with stepping(engine):
             for i in range(n):
                 generation = a_generation(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import profiler.emulator as face
 from profiler.emulator import Answer, chat_pieces, pieces
-from profiler.emulator.prefix import PrefixCache
+from profiler.emulator.prefix import block_hashes
 from profiler.emulator.tokens import WORDS, answer_tokens, digest, token_ids
 
 
@@ -60,21 +60,12 @@ def test_a_chat_s_next_turn_begins_as_the_last_ended() -> None:
     assert second[: len(first)] == first
 
 
-def test_the_cache_forgets_what_was_used_longest_ago() -> None:
-    cache = PrefixCache(blocks=4, block_size=2)
-    a, b, c = ([i, i, i, i, i] for i in (1, 2, 3))
-    cache.insert(a)
-    cache.insert(b)
-    assert (cache.hit_tokens(a), cache.hit_tokens(b)) == (4, 4)
-    cache.insert(c)
-    assert cache.hit_tokens(c) == 4
-    assert cache.hit_tokens(a) + cache.hit_tokens(b) == 4
-
-
-def test_one_token_is_always_computed() -> None:
-    cache = PrefixCache(blocks=4, block_size=2)
-    cache.insert([1, 2, 3, 4])
-    assert cache.hit_tokens([1, 2, 3, 4]) == 2
+def test_a_block_is_known_by_its_tokens_and_all_before_them() -> None:
+    cuts = ([1, 2, 3, 4, 5], [1, 2, 3, 4], [9, 2, 3, 4])
+    one, same, other = (block_hashes(cut, 2) for cut in cuts)
+    assert one == same
+    assert len(one) == 2
+    assert not set(one) & set(other)
 
 
 def test_the_face_is_sorted_and_there() -> None:
