@@ -1,6 +1,7 @@
 """A closed loop through the twin: so many clients, each asking again when it is answered.
 
-What load generators with a fixed concurrency do, and what a decode batch of one size is.
+What load generators with a fixed concurrency do, and what a decode batch of one size is. One
+step at a time: with several under way a mean is no sum over their durations.
 Besides the latencies it gives their `Exposure`: a fit of the step cost needs no more.
 """
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from profiler import scheduler
 from profiler.exposure import TERMS, Exposure, expose
-from profiler.scheduler import Counters, Ended, Limits, Sequence, State
+from profiler.scheduler import Counters, Limits, Sequence, State
 from profiler.step_cost import GRID_SIZE, StepCost, step_s
 
 Floats = NDArray[np.float64]
@@ -49,7 +50,9 @@ def closed_loop(
     terms = np.zeros((len(weights) + 1, TERMS))
     dense = np.zeros((len(weights) + 1, GRID_SIZE))
     ttft_s, tpot_s = np.zeros(n), np.zeros(n)
+    limits = limits._replace(async_scheduling=0, pipeline_depth=1)
     state = scheduler.new_state(limits, 2 * clients + 8)
+    scheduler.idle(state, limits)
     _run(
         state, limits, cost, clients, (input_tokens, np.maximum(output_tokens, 2)), weights,
         (terms, dense), (ttft_s, tpot_s), scheduler.room_for(limits),
@@ -78,7 +81,7 @@ def _run(  # noqa: PLR0913, PLR0917
     weights: Floats,
     exposures: tuple[Floats, Floats],
     times: tuple[Floats, Floats],
-    ended: Ended,
+    room: scheduler.Ended,
 ) -> None:
     """Fill the exposures ([groups + 1], TPOT last) and the times (TTFT, TPOT)."""
     c: Counters = s.counters[0]
@@ -87,8 +90,9 @@ def _run(  # noqa: PLR0913, PLR0917
     clock, sent, done, asked = 0.0, 0, 0, min(clients, n)
     while done < n:
         while sent < asked:
-            inputs, outputs = lengths[0][sent], lengths[1][sent]
-            scheduler.enqueue(s, limits, sent, clock, inputs, outputs, 0, 0, 0, 0)
+            scheduler.enqueue(
+                s, limits, sent, clock, lengths[0][sent], lengths[1][sent], 0, 0, 0, 0
+            )
             sent += 1
         shape = scheduler.begin(s, limits, clock, cost.window_tokens)
         share[:] = 0.0
@@ -100,12 +104,13 @@ def _run(  # noqa: PLR0913, PLR0917
         for k in range(share.size):
             if share[k] > 0.0:
                 expose(shape, share[k], exposures[0][k], exposures[1][k])
-        clock += step_s(cost, shape)
-        _, n_finished = scheduler.commit(s, limits, clock, ended)
+        scheduler.launch(s, clock, step_s(cost, shape), 0.0)
+        clock = scheduler.next_end_s(s)
+        _, n_finished = scheduler.commit(s, limits, clock, room)
         for i in range(n_finished):
-            q: Sequence = s.sequences[ended.finished[i]]
+            q: Sequence = s.sequences[room.finished[i]]
             times[0][q.request] = q.first_token_s - q.arrival_s
             times[1][q.request] = (q.last_token_s - q.first_token_s) / (q.output_tokens - 1)
-            scheduler.release(s, ended.finished[i])
+            scheduler.release(s, room.finished[i])
             done += 1
             asked = min(asked + 1, n)

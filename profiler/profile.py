@@ -113,6 +113,10 @@ class EngineProfile:
             block_size=configuration.block_size,
             chunked_prefill=int(configuration.enable_chunked_prefill),
             prefix_caching=int(configuration.enable_prefix_caching),
+            priority_scheduling=int(configuration.priority_scheduling),
+            async_scheduling=int(configuration.async_scheduling),
+            overlap_ratio=0.0,  # the constants are of engines that hide what they can
+            pipeline_depth=configuration.pipeline_parallel_size,
         )
 
 

@@ -119,6 +119,7 @@ class Trace:
         input_tokens: npt.ArrayLike,
         output_tokens: npt.ArrayLike,
         prefix_tokens: npt.ArrayLike | None = None,
+        *,
         priority: npt.ArrayLike | None = None,
         hashes: Hashes | None = None,
     ) -> Self:

@@ -10,7 +10,7 @@ import typer
 
 from profiler.errors import WhaleFluxError
 
-COMMANDS = ("up", "operator", "plan", "profile", "bench", "emulate", "crds")
+COMMANDS = ("up", "operator", "plan", "profile", "simulate", "bench", "emulate", "crds")
 """Each names a module `controller.cli.NAME` that offers a function NAME, or an APP of commands."""
 
 USAGE_ERROR = 2

@@ -13,11 +13,23 @@ from typing import Annotated, Literal
 
 import typer
 
+from controller.cli.options import (
+    BlockSize,
+    Caching,
+    Chunked,
+    GpuName,
+    MaxBatched,
+    MaxLen,
+    MaxSeqs,
+    ProfileDocument,
+    TensorParallel,
+    Utilization,
+    find_profile,
+)
 from profiler import emulator
 from profiler.configuration import Configuration
-from profiler.document import read_profile
 from profiler.errors import Refused
-from profiler.profile import EngineProfile, resolve_profile
+from profiler.profile import EngineProfile
 from profiler.scheduler import Limits
 
 CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -53,32 +65,13 @@ Model = Annotated[
 ServedName = Annotated[list[str] | None, typer.Option(help="Name in the API; may be repeated.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)]
-TensorParallel = Annotated[
-    int, typer.Option("--tensor-parallel-size", "-tp", help="GPUs of the replica.", min=1)
-]
-MaxSeqs = Annotated[int, typer.Option(help="Sequences in a step, at most.")]
-MaxBatched = Annotated[int, typer.Option(help="Tokens in a step, at most.")]
-Utilization = Annotated[float, typer.Option(help="Share of the GPU's memory to use, 0 to 1.")]
-MaxLen = Annotated[
-    int | None, typer.Option(help="Longest prompt and answer together, tokens.", min=1)
-]
-BlockSize = Annotated[int, typer.Option(help="Tokens of a KV block.", min=1)]
 Blocks = Annotated[int | None, typer.Option(help="KV blocks, instead of what fits.", min=1)]
 SleepMode = Annotated[bool, typer.Option("--enable-sleep-mode", help="Serve /sleep and /wake_up.")]
 Timeout = Annotated[
     float, typer.Option(help="Seconds for requests in flight after SIGTERM.", min=0)
 ]
-Chunked = Annotated[bool, typer.Option(help="Let a step compute part of a prompt.")]
-Caching = Annotated[
-    bool, typer.Option(help="Keep the KV of prompts for requests that begin alike.")
-]
 Seed = Annotated[int, typer.Option(help="Decides answers and their lengths.")]
 ApiKey = Annotated[str | None, typer.Option(help="Key that /v1 asks for.")]
-GpuName = Annotated[str, typer.Option(help="GPU type of the catalogue.")]
-ProfileDocument = Annotated[
-    str | None,
-    typer.Option(help="EngineProfile, a file or inline JSON, instead of model and GPU."),
-]
 StartUp = Annotated[
     float | None, typer.Option(help="Seconds until it listens; default: the profile's.", min=0)
 ]
@@ -181,17 +174,6 @@ def _unknown(name: str, known: frozenset[str]) -> str:
     close = difflib.get_close_matches(name, known | IGNORED_WITH_VALUE | IGNORED_SWITCHES, 1)
     hint = f"did you mean {close[0]}?" if close else "see `whaleflux emulate --help`"
     return f"{name}: no such flag of the emulated engine; {hint}"
-
-
-def find_profile(
-    model: str, gpu: str, document: str | None, configuration: Configuration
-) -> EngineProfile:
-    """Read the profile, or compute it from model and GPU."""
-    if document is None:
-        return resolve_profile(model, gpu, configuration.layout, configuration.kv_cache_dtype)
-    profile = read_profile(document)
-    profile.check_layout(configuration)
-    return profile
 
 
 def find_limits(profile: EngineProfile, configuration: Configuration, blocks: int | None) -> Limits:

@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @st.composite
-def limits(draw: st.DrawFn, **fixed: Any) -> Limits:
+def limits(draw: st.DrawFn, /, **fixed: Any) -> Limits:
     """Little memory, few places, small budgets."""
     block_size = draw(st.sampled_from([4, 16]))
     drawn = {
@@ -71,8 +71,8 @@ def traces(draw: st.DrawFn, *, hashed: bool | None = None) -> Trace:
         prompts,
         rng.integers(0, LONGEST - longest + 1, n) if longest < 300 else rng.integers(0, 41, n),
         rng.integers(0, prompts + 1),
-        rng.integers(0, 3, n),
-        families(rng, prompts) if hashed else None,
+        priority=rng.integers(0, 3, n),
+        hashes=families(rng, prompts) if hashed else None,
     )
 
 

@@ -20,7 +20,8 @@ def hits(*prompts: tuple[list[int], int], bounds: Limits = ROOMY, output: int = 
     ids, tokens = zip(*prompts, strict=True)
     n = len(prompts)
     trace = Trace.of(10.0 * np.arange(n), tokens, [output] * n, hashes=Hashes.of(ids, BLOCK))
-    return simulate(trace, COST, bounds).hit_tokens.tolist()
+    found: list[int] = simulate(trace, COST, bounds).hit_tokens.tolist()
+    return found
 
 
 def test_what_a_finished_request_held_is_found_again() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def same(one: Progress, other: Progress) -> bool:
     )
 
 
-def in_one_go(trace: Trace, bounds: Limits, **asked: float) -> tuple[Simulation, Progress]:
+def in_one_go(trace: Trace, bounds: Limits, **asked: Any) -> tuple[Simulation, Progress]:
     simulation = Simulation(COST, bounds, **asked)
     simulation.feed(trace)
     return simulation, simulation.run()
@@ -50,7 +51,7 @@ def in_one_go(trace: Trace, bounds: Limits, **asked: float) -> tuple[Simulation,
 def test_a_trace_in_parts_is_the_trace(trace: Trace, bounds: Limits, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(trace)), max_size=4)))
     parts = [trace.rows(slice(a, b)) for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
-    asked = {"noise_ratio": 0.1, "seed": 3, "step_interval_s": 0.0}
+    asked: dict[str, Any] = {"noise_ratio": 0.1, "seed": 3, "step_interval_s": 0.0}
     once, expected = in_one_go(trace, bounds, **asked)
     streamed = Simulation(COST, bounds, **asked)
     assert same(whole(list(streamed.through(parts))), expected)
@@ -63,7 +64,7 @@ def test_a_trace_in_parts_is_the_trace(trace: Trace, bounds: Limits, data: st.Da
 def test_stopped_copied_pickled_and_gone_on_with_it_is_the_same_run(
     trace: Trace, bounds: Limits, stops: list[float], data: st.DataObject
 ) -> None:
-    asked = {"noise_ratio": 0.1, "seed": 3, "step_interval_s": 0.0}
+    asked: dict[str, Any] = {"noise_ratio": 0.1, "seed": 3, "step_interval_s": 0.0}
     once, expected = in_one_go(trace, bounds, **asked)
     simulation, told = Simulation(COST, bounds, **asked), []
     half = data.draw(st.integers(0, len(trace)))
