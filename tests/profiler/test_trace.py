@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import Refused
-from profiler.trace import Lengths, Trace, gamma_renewal, poisson, read_trace
+from profiler.trace import (
+    Hashes,
+    Lengths,
+    Trace,
+    gamma_renewal,
+    joined,
+    poisson,
+    read_trace,
+    stream_trace,
+)
 
 HEADER = "arrival_s,input_tokens,output_tokens\n"
 
@@ -151,6 +160,113 @@ def test_refuses_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Refused, match="not UTF-8"):
         read_trace(binary)
+
+
+def test_reads_priorities_and_what_prompts_hold(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, HEADER.strip() + ",priority,hash_ids\n0,1000,1,2,7 8\n1,9,1,-1,7\n2,600,1,0,\n"
+    )
+    trace = read_trace(path)
+    assert trace.priority is not None
+    assert trace.priority.tolist() == [2, -1, 0]
+    assert trace.hashes is not None
+    assert (trace.hashes.ids.tolist(), trace.hashes.offsets.tolist()) == ([7, 8, 7], [0, 2, 3, 3])
+    assert read_trace(written(tmp_path, HEADER + "0,1,1\n")).hashes is None
+
+
+def test_hashes_may_stand_for_other_numbers_of_tokens(tmp_path: Path) -> None:
+    path = written(tmp_path, HEADER.strip() + ",hash_ids\n0,40,1,1|2|3\n")
+    trace = read_trace(path, hash_block_tokens=16)
+    assert trace.hashes is not None
+    assert trace.hashes.block_tokens == 16
+    with pytest.raises(Refused, match="row 1: hash_ids are 3 blocks of 512 tokens for a prompt"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("1,600,1,0,1 x", "row 2: hash_ids are '1 x': give whole numbers"),
+        ("1,600,1,0,1.5", "row 2: hash_ids are '1.5': give whole numbers"),
+        ("1,600,1,0,1 -2", "row 2: hash_ids hold -2: give numbers of 0 or more"),
+        ("1,600,1,0,9223372036854775808", "row 2: hash_ids hold 9223372036854775808"),
+        ("1,600,1,0,1 2 3", "row 2: hash_ids are 3 blocks of 512 tokens"),
+        ("1,600,1,0.5,1", "row 2: priority is 0.5: give a whole number"),
+        ("1,600,1,,1", "row 2: priority is '': give a number"),
+    ],
+)
+def test_a_fault_of_an_optional_column_names_its_row(tmp_path: Path, row: str, says: str) -> None:
+    path = written(tmp_path, HEADER.strip() + f",priority,hash_ids\n0,600,1,0,1\n{row}\n")
+    with pytest.raises(Refused, match=says):
+        read_trace(path)
+
+
+def columns_of(trace: Trace) -> list[list[float]]:
+    assert trace.priority is not None
+    assert trace.hashes is not None
+    rows = np.split(trace.hashes.ids, trace.hashes.offsets[1:-1])
+    return [
+        trace.arrival_s.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist(),
+        trace.prefix_tokens.tolist(), trace.priority.tolist(), [row.tolist() for row in rows],
+    ]  # fmt: skip
+
+
+def labelled(n: int) -> Trace:
+    """Requests that all differ, every third without hashes."""
+    hashes = Hashes.of([[i, i + 1] if i % 3 else [] for i in range(n)])
+    return Trace.of(
+        np.arange(n) * 0.5, 1000 + np.arange(n), np.arange(n), np.arange(n),
+        priority=np.arange(n) % 3, hashes=hashes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 100])
+def test_a_file_in_parts_is_the_file(tmp_path: Path, rows: int) -> None:
+    lines = [f"{i // 2},{600 + i},{i},{i % 3},{i} {i + 1}" for i in range(20)]
+    text = "\n\n".join([HEADER.strip() + ",priority,hash_ids", *lines])
+    path = written(tmp_path, text)
+    parts = list(stream_trace(path, rows=rows))
+    assert {len(part) for part in parts[:-1]} <= {rows}
+    assert columns_of(joined(parts)) == columns_of(read_trace(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("9,x,1", "row 5: input_tokens is 'x': give a number"),
+        ("9,0,1", "row 5: input_tokens is 0: give at least 1 token"),
+        ("2,1,1", "row 5: arrival_s is 2.0: sort the rows"),
+        ("9,1", "row 5: ends before its output_tokens"),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 2, 4, 9])
+def test_a_fault_in_a_later_part_names_the_file_s_row(
+    tmp_path: Path, row: str, says: str, rows: int
+) -> None:
+    path = written(tmp_path, HEADER + "".join(f"{i},1,1\n" for i in range(4)) + row + "\n")
+    with pytest.raises(Refused, match=says):
+        list(stream_trace(path, rows=rows))
+
+
+@given(st.integers(0, 20), st.integers(1, 5))
+def test_ranks_share_all_requests_in_turn(n: int, of: int) -> None:
+    whole = labelled(n)
+    for rank in range(of):
+        part = whole.rank(rank, of)
+        assert part.output_tokens.tolist() == list(range(n))[rank::of]
+        assert part.hashes is not None
+        assert part.hashes.counts.tolist() == [0 if i % 3 == 0 else 2 for i in range(n)[rank::of]]
+    with pytest.raises(Refused, match="there is no rank"):
+        whole.rank(of, of)
+
+
+@given(st.integers(1, 20), st.data())
+def test_rows_and_joining_are_inverse(n: int, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, n))
+    whole = labelled(n)
+    assert columns_of(joined([whole.rows(slice(cut)), whole.rows(slice(cut, None))])) == (
+        columns_of(whole)
+    )
 
 
 arrivals = st.lists(st.floats(0, 1e6), min_size=1, max_size=30).map(sorted)

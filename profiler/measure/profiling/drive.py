@@ -56,6 +56,10 @@ class EngineBusy(RetryLater):
     """Somebody else's requests are in the engine."""
 
 
+class PointMissed(EngineFailed):
+    """A batch ended before anything was measured: a slow host, or no `ignore_eos`."""
+
+
 class BatchFull(Exception):
     """The engine runs fewer sequences at once than the point asks for."""
 
@@ -300,7 +304,7 @@ class Driver:
 
 def _require(measured: bool) -> None:
     if not measured:
-        raise EngineFailed(
+        raise PointMissed(
             "a stream ended before anything was measured: does the engine know ignore_eos?"
         )
 

@@ -15,7 +15,7 @@ from profiler.errors import Refused
 from profiler.estimate import Estimate
 from profiler.measure.profiling.bounds import Bounds, candidates
 from profiler.measure.profiling.design import next_point, point_cost_s
-from profiler.measure.profiling.drive import BatchFull, Driver
+from profiler.measure.profiling.drive import BatchFull, Driver, PointMissed
 from profiler.measure.profiling.fit import (
     GENERIC_BEND,
     KNOWN_BEND,
@@ -43,6 +43,10 @@ class Progress:
     budget_s: float
 
 
+MOST_MISSED = 3
+"""Points that a slow host may miss; more, and the engine does not do as it is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a session came to."""
@@ -67,6 +71,7 @@ class Session:
     most_points: int = MOST_POINTS
     _measured: list[Measured] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
+    _missed: set[Point] = field(default_factory=set)
     _begun_s: float = 0.0
     _estimate: Estimate | None = None
 
@@ -121,7 +126,7 @@ class Session:
         estimate = fit_estimate(prior, self._measured, self._bend) if self._measured else prior
         # sensitivities by what is known now, errors by what was known before
         known = replace(estimate, uncertainty=prior.uncertainty)
-        measured = {m.point for m in self._measured}
+        measured = {m.point for m in self._measured} | self._missed
         points = [p for p in candidates(self.driver.bounds) if not _batch_of(p, self._full)]
         choice = next_point(known, self._bend, points, measured, float("inf"))
         if choice is not None and choice.cost_s > left_s:
@@ -138,6 +143,12 @@ class Session:
             found = max(full.running, 1)
             self._notes.append(f"max_num_seqs: the engine runs {found} at once, taken as its limit")
             self.driver.bounds = self.driver.bounds.with_max_num_seqs(found)
+            return
+        except PointMissed:
+            self._missed.add(point)
+            if len(self._missed) > MOST_MISSED:
+                raise
+            self._notes.append(f"{point.name}: its batch ended too early, left out")
             return
         self.journal.append(measured)
         self._measured.append(measured)

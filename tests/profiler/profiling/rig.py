@@ -29,7 +29,7 @@ from profiler.profile import resolve_profile
 from profiler.step_cost import StepCost
 from tests.profiler.emulator.emulated import Emulated, emulated, some_limits
 
-SPEED = 20.0
+SPEED = 10.0
 PRIOR = resolve_profile("meta-llama/Llama-3.1-8B-Instruct", "L4").estimate
 BOUNDS = Bounds(max_model_len=2048, capacity_tokens=1024 * 16, max_num_seqs=16)
 

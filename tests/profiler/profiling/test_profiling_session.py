@@ -9,7 +9,15 @@ import pytest
 from profiler.architecture import load_architecture
 from profiler.errors import Refused, RetryLater
 from profiler.measure import Target, open_session
-from profiler.measure.profiling import EngineBusy, EngineFailed, Prefill, no_phases
+from profiler.measure.profiling import (
+    Decode,
+    Driver,
+    EngineBusy,
+    EngineFailed,
+    Prefill,
+    no_phases,
+)
+from profiler.measure.profiling.drive import PointMissed
 from profiler.measure.profiling.stream import Stream, follow
 from tests.profiler.profiling.rig import BOUNDS, estimate_of, raising, rig, step_errors, true_cost
 
@@ -132,8 +140,23 @@ async def test_a_budget_for_no_point_is_refused(tmp_path: Path) -> None:
 async def test_a_smaller_batch_than_said_is_found_out(tmp_path: Path) -> None:
     """The engine runs 16 at once; the bounds say 32."""
     async with rig(true_cost(), bounds=BOUNDS.with_max_num_seqs(32)) as r:
-        finding = await r.session(tmp_path / "j", most_points=10).run()
-    if any("max_num_seqs" in note for note in finding.notes):
-        assert finding.bounds.max_num_seqs == 16
-    else:  # no batch of 32 was worth its time
-        assert finding.bounds.max_num_seqs == 32
+        session = r.session(tmp_path / "j")
+        await session._measure(Decode(32, 64))
+    assert session.driver.bounds.max_num_seqs == 16
+    assert session._notes == ["max_num_seqs: the engine runs 16 at once, taken as its limit"]
+
+
+async def test_a_point_that_a_slow_host_misses_is_left_out_and_three_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def missed(_: object, __: object) -> None:
+        raise PointMissed("a stream ended")
+
+    async with rig(true_cost()) as r:
+        session = r.session(tmp_path / "j")
+        monkeypatch.setattr(Driver, "measure", missed)
+        for tokens in (100, 200, 300):
+            await session._measure(Prefill(tokens))
+        with pytest.raises(EngineFailed):
+            await session._measure(Prefill(400))
+    assert len(session._notes) == 3
