@@ -221,6 +221,8 @@ class State(NamedTuple):
     """[slots] stack."""
     waiting: Ints
     """[slots] ring of slots; a heap under priority scheduling."""
+    aside: Ints
+    """[slots] scratch: slots passed over."""
     running: Ints
     """[max_num_seqs] slots in order of admission."""
     flights: Records
@@ -261,6 +263,7 @@ def new_state(
         sequences=sequences,
         free_slots=np.arange(slots - 1, -1, -1, dtype=np.int64),
         waiting=np.zeros(slots, np.int64),
+        aside=np.zeros(slots, np.int64),
         running=np.zeros(limits.max_num_seqs, np.int64),
         flights=records(Flight, flights),
         parts=records(Part, flights, limits.max_num_seqs),
@@ -302,6 +305,7 @@ def grown(state: State) -> State:
         sequences=np.concatenate([state.sequences, more]),
         free_slots=np.concatenate([state.free_slots[:free], new_slots, state.free_slots[free:]]),
         waiting=np.concatenate([state.waiting[order], np.zeros(old, np.int64)]),
+        aside=np.zeros(2 * old, np.int64),
         counters=counters,
     )
 

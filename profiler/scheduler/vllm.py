@@ -124,13 +124,16 @@ def join(s: State, limits: Limits, hit: int, tokens: int, now_s: float) -> None:
 
 @kernel
 def schedule_waiting(s: State, limits: Limits, budget: int, now_s: float) -> None:
-    """Admit from the queue."""
+    """Admit from the queue. Who was preempted and awaits a token under way is passed over."""
     c: Counters = s.counters[0]
+    aside = 0
     while c.waiting > 0 and budget > 0 and c.running < limits.max_num_seqs:
         slot = s.waiting[c.waiting_head]
         q: Sequence = s.sequences[slot]
-        if q.flying:  # preempted, and its last token is not there yet
-            break
+        if q.flying:
+            s.aside[aside] = queue.pop(s, limits)
+            aside += 1
+            continue
         total = q.prompt_tokens + q.generated
         hit = blocks.cached_tokens(s, limits, slot)
         tokens = chunk(total - hit, c, limits)
@@ -142,6 +145,8 @@ def schedule_waiting(s: State, limits: Limits, budget: int, now_s: float) -> Non
         join(s, limits, hit, tokens, now_s)
         blocks.name_blocks(s, limits, slot, hit + tokens)
         budget -= tokens
+    for i in range(aside - 1, -1, -1):
+        queue.push(s, limits, s.aside[i], True)
 
 
 @inlined

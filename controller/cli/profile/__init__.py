@@ -1,6 +1,6 @@
 """`whaleflux profile`: measure an engine, take a step apart, correct a profile.
 
-`whaleflux profile URL …` measures; `decompose` and `recalibrate` are commands below it.
+`whaleflux profile URL …` measures; `estimate`, `decompose` and `recalibrate` are commands below it.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from controller.cli.profile.decompose import decompose
+from controller.cli.profile.estimate import estimate
 from controller.cli.profile.measure import measure
 from controller.cli.profile.recalibrate import recalibrate
 
@@ -33,6 +34,7 @@ APP = typer.Typer(
 )
 APP.command(MEASURE)(measure)
 APP.command("decompose")(decompose)
+APP.command("estimate")(estimate)
 APP.command("recalibrate")(recalibrate)
 
 __all__ = ["APP"]

@@ -15,6 +15,7 @@ from controller.cli.profile.picture import as_html
 from profiler.architecture import load_architecture
 from profiler.decomposition import DEFAULT, MeasuredTable, Step, read_measured, take_apart
 from profiler.document import read_profile
+from profiler.efficiencies import find_efficiency
 from profiler.errors import Refused
 from profiler.hardware import find_gpu
 from profiler.layout import Layout, check_layout
@@ -57,7 +58,8 @@ def decompose(
     )
     architecture, card = load_architecture(model), find_gpu(gpu)
     check_layout(architecture, card, layout)
-    replica = Replica(architecture, card, layout, kv_cache_dtype)
+    efficiency, _ = find_efficiency(architecture, card.name)
+    replica = Replica(architecture, card, layout, kv_cache_dtype, efficiency)
     table = None if measured is None else read_measured(measured)
     titles = [f"{kind} {text}" for kind, texts in
               (("prefill", prefill), ("decode", decode), ("mixed", mixed))

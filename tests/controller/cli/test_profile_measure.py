@@ -58,7 +58,7 @@ async def test_an_address_becomes_a_document(tmp_path: Path) -> None:
     cost = true_cost()._replace(dense_s=tuple(s / 20 for s in true_cost().dense_s))
     seen: list[Progress] = []
     async with emulated(cost=cost, limits=LIMITS, clock=RealClock(), max_model_len=1024) as engine:
-        profile = await run(asked(url_of(engine), tmp_path, minutes=0.1), seen.append)
+        profile = await run(asked(url_of(engine), tmp_path, minutes=0.2), seen.append)
     assert profile.source is Source.MEASURED
     assert profile.engine_version == "0.32.0"
     assert profile.provenance.points >= 3

@@ -19,12 +19,14 @@ from profiler.emulator import (
     Generation,
     ManualClock,
     Options,
+    RealClock,
     RealTimeEngine,
     build_app,
 )
 from profiler.emulator.faults import Faults
-from profiler.scheduler import Limits
-from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve
+from profiler.emulator.process import warm_up
+from profiler.scheduler import Limits, Shape
+from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve, step_s
 
 STEP_S = 0.01
 WALL_S = 1_800_000_000.0
@@ -128,6 +130,9 @@ async def emulated(
         clock=clock,
         wall=lambda: WALL_S,
     )
+    if isinstance(clock, RealClock):  # time is being measured: nothing may compile meanwhile
+        warm_up(app[ENGINE])
+        step_s(app[ENGINE].cost, Shape(1, 1, 0, 0.0, 0.0, 1.0, 0.0))
     server = TestServer(app)
     await server.start_server()  # it cancels handlers of clients that hang up
     async with ClientSession(str(server.make_url("/"))) as session:
