@@ -250,10 +250,18 @@ class NaiveEngine:
             self.cache.name(request, min(request.computed + tokens, request.total))
             given[request] = tokens
             budget -= tokens
-        while not preempted and self.waiting and budget > 0:
+        if not preempted:
+            self.admit(given, budget, now_s)
+        return given
+
+    def admit(self, given: dict[Request, int], budget: int, now_s: float) -> None:
+        """Take in who waits, but for those who still await a token."""
+        aside: list[Request] = []
+        while self.waiting and budget > 0 and len(self.running) < self.limits.max_num_seqs:
             request = self.waiting[0]
-            if len(self.running) == self.limits.max_num_seqs or request.flying:
-                break
+            if request.flying:
+                aside.append(self.waiting.pop(0))
+                continue
             hit = self.cache.hit_tokens(request)
             tokens = self.chunk(request.total - hit)
             if not self.limits.chunked_prefill and tokens > budget:
@@ -265,7 +273,8 @@ class NaiveEngine:
             self.cache.name(request, hit + tokens)
             given[request] = tokens
             budget -= tokens
-        return given
+        self.waiting[:0] = aside
+        self.sort()
 
     # --- SGLang ---
 
