@@ -117,6 +117,7 @@ class EngineProfile:
             async_scheduling=int(configuration.async_scheduling),
             overlap_ratio=0.0,  # the constants are of engines that hide what they can
             pipeline_depth=configuration.pipeline_parallel_size,
+            prefill_first=int(self.engine == "sglang"),
         )
 
 

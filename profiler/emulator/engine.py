@@ -13,12 +13,12 @@ import logging
 from collections.abc import Iterator
 from itertools import count
 
-from profiler import twin
 from profiler.emulator.clock import Clock
 from profiler.emulator.jobs import Finish, Generation, Job
 from profiler.emulator.options import Options, longest_request
 from profiler.emulator.prefix import block_hashes
 from profiler.emulator.recorder import Lifetime, Recorder
+from profiler.engine import Emission, Engine
 from profiler.errors import WhaleFluxError
 from profiler.scheduler import Limits
 from profiler.step_cost import StepCost
@@ -37,7 +37,7 @@ class EngineDrainingError(WhaleFluxError):
     """The engine shuts down and takes no new requests."""
 
 
-class _Twin(twin.Engine):
+class _Twin(Engine):
     """The twin's engine, with what it knows of requests that have just finished."""
 
     def slot_of(self, request: int) -> int:
@@ -261,7 +261,7 @@ class RealTimeEngine:
             )
             job.slot = self._twin.slot_of(job.number)
 
-    def _deliver(self, emissions: list[twin.Emission], now_s: float) -> None:
+    def _deliver(self, emissions: list[Emission], now_s: float) -> None:
         gaps: dict[float, int] = {}
         prompt_tokens = 0
         for emission in emissions:

@@ -19,8 +19,8 @@ from profiler.emulator.engine import RealTimeEngine
 from profiler.emulator.faults import OUT_OF_MEMORY
 from profiler.emulator.jobs import Finish
 from profiler.emulator.server import ENGINE
+from profiler.engine import Engine
 from profiler.errors import Refused
-from profiler.twin import Engine
 
 FAULT_AT_RATIO = 0.6
 """Weights are loaded by then: where an engine that runs out of memory does so."""

@@ -95,7 +95,7 @@ def schedule_running(s: State, limits: Limits, budget: int) -> tuple[int, bool]:
         if not gave_way:
             if need > 0:
                 blocks.take(s, slot, need)
-            if s.pool.hash_block_tokens:
+            if s.pool.hash_block_tokens and tokens > 0:
                 blocks.name_blocks(s, limits, slot, min(total, q.prompt_tokens + q.generated))
             q.step_tokens = tokens
             budget -= tokens

@@ -22,6 +22,9 @@ COST = StepCost(
     mixed_kv_ratio=1.5,
     window_tokens=NO_WINDOW,
     request_s=0.0,
+    prefill_kv_s=2e-8,
+    mixed_sequence_s=3e-6,
+    padded_query_s=1e-9,
 )
 
 LONGEST = 340

@@ -238,6 +238,8 @@ class NaiveEngine:
             if budget == 0:
                 break
             tokens = min(self.chunk(self.wants(request)), budget)
+            if tokens == 0:
+                continue
             size = self.cache.size(request.computed + tokens)
             while request in self.running and size - len(request.blocks) > len(self.cache.free):
                 victim = self.victim()

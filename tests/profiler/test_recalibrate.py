@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from profiler.configuration import Configuration
+from profiler.engine import Engine
 from profiler.measure.profiling import Total
 from profiler.profile import Source, resolve_profile
 from profiler.recalibrate import (
@@ -19,7 +20,6 @@ from profiler.recalibrate import (
     judge,
     recalibrate,
 )
-from profiler.twin import Engine
 
 PROFILE = resolve_profile("meta-llama/Llama-3.1-8B-Instruct", "L4")
 LIMITS = PROFILE.limits(
