@@ -22,18 +22,17 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from benchmarks.figure import tell
 from controller.cli.profile.engine_metrics import EngineMetrics
-from controller.cli.profile.measure import Asked, profile_name, run
+from controller.cli.profile.measure import Asked, run
 from controller.clock import monotonic_s
 from controller.runtimes.processes import free_port
 from e2e.real_engine.install import PYTHON, REPOSITORY, installed
 from e2e.real_engine.services import MODEL, make_model
 from profiler.configuration import Configuration
-from profiler.document import to_document
+from profiler.document import write_profile
 from profiler.layout import Layout
 from profiler.measure import Outcome, PromptKind, Status, Target, open_session, replay
 from profiler.measure.profiling import Phases, Progress
@@ -209,8 +208,7 @@ def report(case: str, predicted: Figures, came: Figures) -> None:
 
 
 def _keep(profile: EngineProfile, folder: Path) -> None:
-    document = to_document(profile, profile_name(profile))
-    (folder / "engineprofile.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    write_profile(profile, folder / "engineprofile.yaml")
 
 
 def _say(step: Progress) -> None:

@@ -28,7 +28,7 @@ from profiler.calibrate import Measurement, calibrate, predict_s
 from profiler.efficiencies import find_efficiency, population
 from profiler.estimate import Estimate
 
-ALL_BACKENDS = ("vllm", "sglang", "trtllm")
+ENGINES = ("vllm", "sglang", "trtllm")
 GOALS = {"shipped": (0.20, 0.10), "left out": (0.20, 0.10), "calibrated": (0.15, 0.05)}
 TTFT_ERROR, TPOT_ERROR = 0.10, 0.03
 """Of one measured row, for the calibration."""
@@ -52,12 +52,12 @@ def as_shipped(rows: Sequence[Row]) -> Predictions:
     return {row.id: known.predict(row) for row in rows}
 
 
-def left_out(rows: Sequence[Row], wanted: Sequence[Row], by: Sequence[str]) -> Predictions:
+def left_out(rows: Sequence[Row], by: Sequence[str]) -> Predictions:
     """Predict each combination from a fit on all rows without it, whatever their engine."""
     levels = {"model": "shape", "gpu": "gpu", "engine": "engine", "version": "version"}
     names = [levels[name] for name in by]
     combinations: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in wanted:
+    for row in rows:
         combinations[tuple(row.members[n] for n in names)].append(row)
     found: Predictions = {}
     for combination, members in combinations.items():
@@ -118,13 +118,15 @@ def _measurements(row: Row, client: tuple[float, ...]) -> tuple[Measurement, Mea
 
 
 def report(case: str, goals: tuple[float, float], rows: Sequence[Row], found: Predictions) -> None:
-    """Tell mean and median |relative error| of TTFT and TPOT, over all and by engine and GPU."""
-    kept = [row for row in rows if row.id in found]
-    _tell(f"{case}, vLLM", goals, [r for r in kept if not r.queued], found)
-    _tell(f"{case}, vLLM, queued rows too", goals, kept, found)
-    for gpu in sorted({row.replica.gpu.name for row in kept}):
-        some = [r for r in kept if r.replica.gpu.name == gpu and not r.queued]
-        _tell(f"{case}, vLLM on {gpu}", goals, some, found)
+    """Tell mean and median |relative error| of TTFT and TPOT, by engine, and by GPU."""
+    for engine in ENGINES:
+        kept = [r for r in rows if r.id in found and r.members["engine"] == engine]
+        timed = [r for r in kept if not r.queued]
+        _tell(f"{case}, {engine}", goals, timed, found)
+        _tell(f"{case}, {engine}, queued rows too", goals, kept, found)
+        for gpu in sorted({row.replica.gpu.name for row in timed}):
+            some = [r for r in timed if r.replica.gpu.name == gpu]
+            _tell(f"{case}, {engine} on {gpu}", goals, some, found)
 
 
 def _tell(case: str, goals: tuple[float, float], rows: Sequence[Row], found: Predictions) -> None:
@@ -145,17 +147,15 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=0, help="rows a deployment to calibrate on")
     parser.add_argument("--cross-validate", default="", help="model,gpu: leave each out")
     asked = parser.parse_args()
-    backends = ALL_BACKENDS if asked.cross_validate else ("vllm",)
-    rows = read_rows(need(asked.rows), backends)
-    wanted = [row for row in rows if row.members["engine"] == "vllm"]
+    rows = read_rows(need(asked.rows), ENGINES)
     if asked.cross_validate:
-        by = asked.cross_validate.split(",")
-        report("left out", GOALS["left out"], wanted, left_out(rows, wanted, by))
+        found = left_out(rows, asked.cross_validate.split(","))
+        report("left out", GOALS["left out"], rows, found)
     elif asked.points:
         case = f"{asked.points} points a deployment"
-        report(case, GOALS["calibrated"], wanted, calibrated(wanted, asked.points))
+        report(case, GOALS["calibrated"], rows, calibrated(rows, asked.points))
     else:
-        report("as shipped", GOALS["shipped"], wanted, as_shipped(wanted))
+        report("as shipped", GOALS["shipped"], rows, as_shipped(rows))
 
 
 if __name__ == "__main__":

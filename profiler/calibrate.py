@@ -6,8 +6,9 @@ override the prior. Maximum a posteriori in logarithms, with a loss that forgive
 the curvature at the optimum gives the errors that remain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,19 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from profiler.errors import Refused
-from profiler.estimate import GROUPS, Estimate, Uncertainty, scaled, shifted
+from profiler.estimate import Estimate, Uncertainty, scaled
 from profiler.exposure import Exposure
 from profiler.scheduler import Shape
 from profiler.step_cost import StepCost, step_s
 
+Floats = NDArray[np.float64]
+
 _OUTLIER = 2.5
 """Residuals beyond so many of their errors count less and less (soft L1)."""
+_FARTHEST = 5.0
+"""Prior errors that a factor may move."""
+_LEARNED = 0.7
+"""A group whose error fell below this share of the prior's was measured."""
 
 
 class Steps(NamedTuple):
@@ -102,47 +109,81 @@ def calibrate(
     held_out: tuple[Residual, ...] = ()
     if cross_validate and len(measurements) > 2:
         held_out = tuple(
-            _residual(_fit(prior, [*measurements[:i], *measurements[i + 1 :]]).cost, left)
+            residual(_fit(prior, [*measurements[:i], *measurements[i + 1 :]]).cost, left)
             for i, left in enumerate(measurements)
         )
-    residuals = tuple(_residual(estimate.cost, m) for m in measurements)
+    residuals = tuple(residual(estimate.cost, m) for m in measurements)
     return Calibration(estimate, residuals, held_out)
 
 
-def _residual(cost: StepCost, measurement: Measurement) -> Residual:
+def residual(cost: StepCost, measurement: Measurement) -> Residual:
+    """One measurement beside its prediction."""
     return Residual(measurement.name, measurement.seconds, predict_s(cost, measurement))
+
+
+class Posterior(NamedTuple):
+    """Where a prior and measurements meet."""
+
+    log_factors: Floats
+    """[parameters] most likely."""
+    slopes: Floats
+    """[measurements + parameters, parameters] of the weighted residuals, by prior errors."""
+    covariance: Floats
+    """[parameters, parameters] relative to the prior's errors."""
+
+    @property
+    def left(self) -> Floats:
+        """[parameters] share of the prior's error that is left."""
+        share: Floats = np.sqrt(np.diagonal(self.covariance))
+        return share
+
+
+def most_likely(
+    cost_of: Callable[[Floats], StepCost],
+    prior_errors: Floats,
+    measurements: Sequence[Measurement],
+) -> Posterior:
+    """Maximise the posterior of log factors with normal priors around 0.
+
+    cost_of: the cost under [parameters] log factors; prior_errors: [parameters].
+    """
+    log_measured = np.log([m.seconds for m in measurements])
+    errors = np.array([m.error_ratio for m in measurements])
+
+    def residuals(relative: Floats) -> Floats:
+        cost = cost_of(relative * prior_errors)
+        log_predicted = np.log([max(predict_s(cost, m), 1e-12) for m in measurements])
+        points = _forgiving((log_predicted - log_measured) / errors)
+        return np.concatenate([points, relative])
+
+    found = least_squares(residuals, np.zeros(prior_errors.size), bounds=(-_FARTHEST, _FARTHEST))
+    slopes: Floats = np.asarray(found.jac, np.float64)
+    covariance: Floats = np.linalg.inv(slopes.T @ slopes).astype(np.float64)
+    return Posterior(found.x * prior_errors, slopes, covariance)
+
+
+def origins_after(prior: Estimate, left: Floats) -> tuple[str, ...]:
+    """Note which groups the measurements taught something about."""
+    return tuple(
+        "measured" if share < _LEARNED else origin
+        for share, origin in zip(left, prior.origins, strict=True)
+    )
 
 
 def _fit(prior: Estimate, measurements: Sequence[Measurement]) -> Estimate:
     if not measurements:
         return prior
-    prior_errors = prior.uncertainty.array()
-    log_measured = np.log([m.seconds for m in measurements])
-    errors = np.array([m.error_ratio for m in measurements])
-
-    def residuals(log_factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        cost = scaled(prior.cost, log_factors)
-        log_predicted = np.log([max(predict_s(cost, m), 1e-12) for m in measurements])
-        points = _forgiving((log_predicted - log_measured) / errors)
-        return np.concatenate([points, log_factors / prior_errors])
-
-    bound = 5.0 * prior_errors
-    found = least_squares(residuals, np.zeros(len(GROUPS)), bounds=(-bound, bound), x_scale=bound)
-    slopes: NDArray[np.float64] = np.asarray(found.jac)
-    left = np.sqrt(np.diagonal(np.linalg.inv(slopes.T @ slopes)))
-    return shifted(_calibrated(prior, left < 0.7 * prior_errors), found.x, Uncertainty.of(left))
+    errors = prior.uncertainty.array()
+    found = most_likely(partial(scaled, prior.cost), errors, measurements)
+    return Estimate(
+        scaled(prior.cost, found.log_factors),
+        Uncertainty.of(found.left * errors),
+        origins_after(prior, found.left),
+    )
 
 
-def _forgiving(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+def _forgiving(errors: Floats) -> Floats:
     """Residuals whose square is the soft L1 loss; applied to the points, not to the prior."""
     loss = 2.0 * _OUTLIER**2 * (np.sqrt(1.0 + (errors / _OUTLIER) ** 2) - 1.0)
-    signed: NDArray[np.float64] = np.sign(errors) * np.sqrt(loss)
+    signed: Floats = np.sign(errors) * np.sqrt(loss)
     return signed
-
-
-def _calibrated(prior: Estimate, learned: NDArray[np.bool_]) -> Estimate:
-    """Note which groups the measurements taught something about."""
-    origins = tuple(
-        "measured" if new else origin for new, origin in zip(learned, prior.origins, strict=True)
-    )
-    return Estimate(prior.cost, prior.uncertainty, origins)

@@ -305,6 +305,26 @@ def to_document(profile: EngineProfile, name: str) -> dict[str, Any]:
     }
 
 
+def profile_name(profile: EngineProfile) -> str:
+    """Name of the document: model, GPU and layout, in a Kubernetes name's letters."""
+    model = profile.model.rstrip("/").split("/")[-1]
+    text = f"{model}-{profile.gpu}-{profile.layout}".lower()
+    return "".join(ch if ch.isalnum() else "-" for ch in text).strip("-")[:63].rstrip("-")
+
+
+def as_yaml(profile: EngineProfile) -> str:
+    """Write a profile as YAML, under its own name."""
+    return yaml.safe_dump(to_document(profile, profile_name(profile)), sort_keys=False)
+
+
+def write_profile(profile: EngineProfile, file: Path) -> None:
+    """Write a profile to a file; `Refused` where that cannot be written."""
+    try:
+        file.write_text(as_yaml(profile), encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{file}: cannot be written: {error.strerror}") from error
+
+
 def _step_cost_spec(cost: StepCost) -> StepCostSpec:
     numbers: dict[str, Any] = {
         name: _decimal(value)

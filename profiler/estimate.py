@@ -5,7 +5,7 @@ in three predictions is off by more than 10 %). They say which of two sources to
 how far a measurement may move a prior, and how much headroom a prediction needs.
 """
 
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -177,8 +177,3 @@ def scaled(cost: StepCost, log_factors: NDArray[np.float64]) -> StepCost:
         mixed_sequence_s=cost.mixed_sequence_s * float(mixed),
         padded_query_s=cost.padded_query_s * float(mixed),
     )
-
-
-def shifted(estimate: Estimate, log_factors: NDArray[np.float64], errors: Uncertainty) -> Estimate:
-    """Scale an estimate, and say how well it is known now."""
-    return replace(estimate, cost=scaled(estimate.cost, log_factors), uncertainty=errors)

@@ -7,6 +7,7 @@ import typer
 from profiler.configuration import Configuration
 from profiler.document import read_profile
 from profiler.profile import EngineProfile, resolve_profile
+from profiler.slo import Slo
 
 TensorParallel = Annotated[
     int, typer.Option("--tensor-parallel-size", "-tp", help="GPUs of the replica.", min=1)
@@ -36,6 +37,12 @@ DataParallel = Annotated[
 ExpertParallel = Annotated[
     bool, typer.Option("--enable-expert-parallel", help="Whole experts per GPU.")
 ]
+
+
+def slo_of(ttft_ms: int | None, itl_ms: int | None, e2e_ms: int | None, percentile: int) -> Slo:
+    """Make the objective that the --slo- options ask for."""
+    ttft_s, itl_s, e2e_s = (None if ms is None else ms / 1e3 for ms in (ttft_ms, itl_ms, e2e_ms))
+    return Slo(ttft_s, itl_s, e2e_s, percentile / 100)
 
 
 def find_profile(

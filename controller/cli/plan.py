@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from controller.cli.options import slo_of
 from profiler.slo import Slo
 from profiler.trace import read_trace
 from recommender import (
@@ -58,9 +59,7 @@ def plan(
     twin. `-o yaml` prints an LLMService ready to apply.
     """
     workload = _workload(trace, rate, (input_tokens, output_tokens), cv)
-    slo = Slo(
-        _seconds(slo_ttft_ms), _seconds(slo_itl_ms), _seconds(slo_e2e_ms), slo_percentile / 100
-    )
+    slo = slo_of(slo_ttft_ms, slo_itl_ms, slo_e2e_ms, slo_percentile)
     pins = Pins(
         tensor_parallel_size, max_num_seqs, max_num_batched_tokens, max_model_len=max_model_len
     )
@@ -83,10 +82,6 @@ def _workload(
         read = workload_from_trace(read_trace(trace))
         return read if rate is None else read.at_rate(rate)
     return workload_from_hints(1.0 if rate is None else rate, *lengths, cv)
-
-
-def _seconds(ms: int | None) -> float | None:
-    return None if ms is None else ms / 1e3
 
 
 def replicas_for(candidate: Candidate, workload: Workload) -> int:

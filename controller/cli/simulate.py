@@ -32,6 +32,7 @@ from controller.cli.options import (
     TensorParallel,
     Utilization,
     find_profile,
+    slo_of,
 )
 from profiler.configuration import Configuration
 from profiler.errors import Refused
@@ -125,9 +126,7 @@ def simulate(
     known = find_profile(model or "", gpu, profile, configuration)
     sglang = (engine or known.engine) == Engine.SGLANG
     limits = known.limits(configuration)._replace(prefill_first=int(sglang))
-    slo = Slo(
-        _seconds(slo_ttft_ms), _seconds(slo_itl_ms), _seconds(slo_e2e_ms), slo_percentile / 100
-    )
+    slo = slo_of(slo_ttft_ms, slo_itl_ms, slo_e2e_ms, slo_percentile)
     parts = stream_trace(trace, hash_block_tokens=hash_block_tokens)
     parts = _fitting(trace, parts, max_model_len or known.max_model_len)
     parts = (part.compressed(rate_factor) for part in _first(parts, trace_limit))
@@ -145,10 +144,6 @@ def simulate(
         typer.echo(json.dumps(as_dict(result), indent=2))
     else:
         _print(result)
-
-
-def _seconds(ms: int | None) -> float | None:
-    return None if ms is None else ms / 1e3
 
 
 # --- the trace on its way to the ranks ---

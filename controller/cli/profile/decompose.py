@@ -11,6 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from controller.cli.options import (
+    DataParallel,
+    ExpertParallel,
+    PipelineParallel,
+    TensorParallel,
+)
 from controller.cli.profile.picture import as_html
 from profiler.architecture import load_architecture
 from profiler.decomposition import DEFAULT, MeasuredTable, Step, read_measured, take_apart
@@ -33,10 +39,10 @@ class Output(StrEnum):
 def decompose(
     model: Annotated[str, typer.Option(help="Bundled name, folder or config.json.")],
     gpu: Annotated[str, typer.Option(help="GPU type of the catalogue.")],
-    tensor_parallel_size: Annotated[int, typer.Option(min=1)] = 1,
-    pipeline_parallel_size: Annotated[int, typer.Option(min=1)] = 1,
-    data_parallel_size: Annotated[int, typer.Option(min=1)] = 1,
-    enable_expert_parallel: Annotated[bool, typer.Option("--enable-expert-parallel")] = False,
+    tensor_parallel_size: TensorParallel = 1,
+    pipeline_parallel_size: PipelineParallel = 1,
+    data_parallel_size: DataParallel = 1,
+    enable_expert_parallel: ExpertParallel = False,
     kv_cache_dtype: Annotated[KvDtype, typer.Option()] = KvDtype.AUTO,
     profile: Annotated[
         str | None, typer.Option(help="EngineProfile whose groups stand beside the operators.")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from controller.cli.options import (
     DataParallel,
@@ -14,11 +13,9 @@ from controller.cli.options import (
     PipelineParallel,
     TensorParallel,
 )
-from controller.cli.profile.measure import profile_name
 from profiler.architecture import load_architecture
-from profiler.document import to_document
+from profiler.document import as_yaml, write_profile
 from profiler.efficiencies import find_efficiency
-from profiler.errors import Refused
 from profiler.estimate import GROUPS, combine
 from profiler.hardware import find_gpu
 from profiler.layout import Layout
@@ -55,14 +52,10 @@ def estimate(
     )
     profile = resolve_profile(model, gpu, layout, kv_cache_dtype)
     made = _improved(profile, model, tables, kernels)
-    text = yaml.safe_dump(to_document(made, profile_name(made)), sort_keys=False)
     if output is None:
-        typer.echo(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Refused(f"{output}: cannot be written: {error.strerror}") from error
+        typer.echo(as_yaml(made))
+    else:
+        write_profile(made, output)
 
 
 def _improved(

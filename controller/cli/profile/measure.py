@@ -16,15 +16,20 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from controller.cli.options import (
+    DataParallel,
+    ExpertParallel,
+    PipelineParallel,
+    TensorParallel,
+)
 from controller.cli.profile.engine_metrics import EngineMetrics
 from controller.cli.profile.progress import shown_on
 from controller.clock import wall_s
 from profiler.architecture import Architecture, load_architecture
-from profiler.document import read_profile, to_document
+from profiler.document import read_profile, write_profile
 from profiler.errors import Refused
 from profiler.hardware import find_gpu
 from profiler.layout import Layout
@@ -86,12 +91,10 @@ def measure(
     served_name: Annotated[
         str | None, typer.Option(help="Name in requests; default: the first that is served.")
     ] = None,
-    tensor_parallel_size: Annotated[int, typer.Option(min=1, help="As the engine runs.")] = 1,
-    pipeline_parallel_size: Annotated[int, typer.Option(min=1, help="As the engine runs.")] = 1,
-    data_parallel_size: Annotated[int, typer.Option(min=1, help="As the engine runs.")] = 1,
-    enable_expert_parallel: Annotated[
-        bool, typer.Option("--enable-expert-parallel", help="As the engine runs.")
-    ] = False,
+    tensor_parallel_size: TensorParallel = 1,
+    pipeline_parallel_size: PipelineParallel = 1,
+    data_parallel_size: DataParallel = 1,
+    enable_expert_parallel: ExpertParallel = False,
     kv_cache_dtype: Annotated[KvDtype, typer.Option(help="As the engine runs.")] = KvDtype.AUTO,
     profile: Annotated[
         str | None, typer.Option(help="EngineProfile to start from, instead of the catalogue.")
@@ -151,7 +154,7 @@ def measure(
     console = Console(stderr=True)
     with shown_on(console) as on_progress:
         found = asyncio.run(run(asked, on_progress))
-    _write(found, output)
+    write_profile(found, output)
     _print(found, output)
 
 
@@ -312,21 +315,6 @@ def _remote() -> Report:
 def journal_path(output: Path) -> Path:
     """Where finished points are kept: beside the output."""
     return output.with_name(f"{output.name}.journal")
-
-
-def profile_name(profile: EngineProfile) -> str:
-    """Name of the document: model, GPU and layout, in a Kubernetes name's letters."""
-    model = profile.model.rstrip("/").split("/")[-1]
-    text = f"{model}-{profile.gpu}-{profile.layout}".lower()
-    return "".join(ch if ch.isalnum() else "-" for ch in text).strip("-")[:63].rstrip("-")
-
-
-def _write(profile: EngineProfile, output: Path) -> None:
-    document = to_document(profile, profile_name(profile))
-    try:
-        output.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise Refused(f"--output: cannot write {output}: {error.strerror}") from error
 
 
 def _print(profile: EngineProfile, output: Path) -> None:

@@ -16,13 +16,11 @@ from typing import Annotated
 
 import aiohttp
 import typer
-import yaml
 
-from controller.cli.profile.measure import profile_name
 from controller.clock import monotonic_s
 from monitor import EngineSignals, Histogram, read_signals
 from profiler.configuration import Configuration
-from profiler.document import read_profile, to_document
+from profiler.document import read_profile, write_profile
 from profiler.errors import Refused, RetryLater
 from profiler.measure.profiling import Total
 from profiler.recalibrate import Drift, Recalibration, Window
@@ -77,8 +75,7 @@ def recalibrate(
     found = judge(known, known.limits(configuration), windows_of(pages))
     _print(found, output)
     if write is not None and found.profile is not known:
-        document = to_document(found.profile, profile_name(found.profile))
-        write.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        write_profile(found.profile, write)
         typer.echo(f"wrote {write}", err=True)
     if found.decode.found or found.prefill.found:
         raise typer.Exit(DRIFT_FOUND)

@@ -9,13 +9,23 @@ observation.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, lsq_linear
+from scipy.optimize import lsq_linear
 
 from profiler.architecture import Architecture
-from profiler.calibrate import Calibration, Measurement, Residual, predict_s
+from profiler.calibrate import (
+    Calibration,
+    Measurement,
+    Posterior,
+    Residual,
+    most_likely,
+    origins_after,
+    predict_s,
+    residual,
+)
 from profiler.errors import Refused
 from profiler.estimate import GROUPS, Estimate, Parts, Uncertainty, parts, scaled
 from profiler.measure.profiling.curve import KNOT_TOKENS, bent
@@ -43,8 +53,6 @@ _KV_SHARE = 1e-5
 """Reading one token's KV beside reading the weights: that of an 8 B model."""
 _SEQUENCE_SHARE = 0.01
 _MIXED_RATIO = 1.5
-_OUTLIER = 2.5
-"""Residuals beyond so many of their errors count less and less."""
 _LEAST_ERROR = 0.01
 """No constant is known better than this: engines differ from one start to the next."""
 _ANCHOR = 0.3
@@ -53,8 +61,6 @@ _SUSPICIOUS = 2.5
 """A point that took longer than predicted by so many of its errors is measured again."""
 _FEW = 5
 """With fewer points none can be told from the rest."""
-_LEARNED = 0.7
-"""A group whose error fell below this share of the prior's was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +96,6 @@ def suspicious(prior: Estimate, measured: Sequence[Measured], bend: float) -> tu
     return tuple(measured[i] for _, i in sorted(found, reverse=True))
 
 
-def residual(cost: StepCost, measurement: Measurement) -> Residual:
-    """One measurement beside its prediction."""
-    return Residual(measurement.name, measurement.seconds, predict_s(cost, measurement))
-
-
 def fit_estimate(prior: Estimate, measured: Sequence[Measured], bend: float) -> Estimate:
     """Move groups and bends together: maximum a posteriori in logarithms, as `calibrate`.
 
@@ -105,32 +106,17 @@ def fit_estimate(prior: Estimate, measured: Sequence[Measured], bend: float) -> 
         return prior
     prior_errors = prior.uncertainty.array()
     spread = np.concatenate([prior_errors, np.full(len(KNOT_TOKENS), bend)])
-    log_measured = np.log([m.seconds for m in measurements])
-    errors = np.array([m.error_ratio for m in measurements])
-
-    def residuals(relative: NDArray[np.float64]) -> NDArray[np.float64]:
-        cost = _moved(prior.cost, relative * spread)
-        log_predicted = np.log([max(predict_s(cost, m), 1e-12) for m in measurements])
-        points = _forgiving((log_predicted - log_measured) / errors)
-        return np.concatenate([points, relative])
-
-    found = least_squares(residuals, np.zeros(spread.size), bounds=(-5.0, 5.0))
-    jacobian = np.asarray(found.jac, np.float64)
-    covariance: NDArray[np.float64] = np.linalg.inv(jacobian.T @ jacobian).astype(np.float64)
-    left = np.sqrt(np.diagonal(covariance))[: len(GROUPS)]
-    origins = tuple(
-        "measured" if ratio < _LEARNED else origin
-        for ratio, origin in zip(left, prior.origins, strict=True)
-    )
-    cost = _moved(prior.cost, found.x * spread)
-    own = _independent(cost, measurements, (jacobian, covariance), left * prior_errors)
-    return Estimate(cost, Uncertainty.of(own), origins)
+    found = most_likely(partial(_moved, prior.cost), spread, measurements)
+    left = found.left[: len(GROUPS)]
+    cost = _moved(prior.cost, found.log_factors)
+    own = _independent(cost, measurements, found, left * prior_errors)
+    return Estimate(cost, Uncertainty.of(own), origins_after(prior, left))
 
 
 def _independent(
     cost: StepCost,
     measurements: Sequence[Measurement],
-    curvature: tuple[NDArray[np.float64], NDArray[np.float64]],
+    found: Posterior,
     marginal: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """[groups] errors that, taken as independent, give the errors of the points' predictions.
@@ -139,19 +125,18 @@ def _independent(
     sum is known well; an `Uncertainty` has no correlations to say so. Never wider than a
     group's own error, nor narrower than a tenth of it or 1 %.
     """
-    jacobian, covariance = curvature
-    rows = jacobian[: len(measurements)] * np.array([[m.error_ratio] for m in measurements])
-    known = np.einsum("pi,ij,pj->p", rows, covariance, rows)
+    rows = found.slopes[: len(measurements)] * np.array([[m.error_ratio] for m in measurements])
+    known = np.einsum("pi,ij,pj->p", rows, found.covariance, rows)
     shares = np.array([_shares(cost, m) for m in measurements])
     wanted = (shares * marginal) ** 2 / np.maximum(known, _LEAST_ERROR**2)[:, None]
     anchor = _ANCHOR * np.eye(marginal.size)
-    found = lsq_linear(
+    ratios = lsq_linear(
         np.vstack([wanted, anchor]),
         np.concatenate([np.ones(len(measurements)), np.full(marginal.size, _ANCHOR)]),
         bounds=(0.01, 1.0),
     )
     own: NDArray[np.float64] = np.maximum(
-        marginal * np.sqrt(found.x), np.minimum(marginal, _LEAST_ERROR)
+        marginal * np.sqrt(ratios.x), np.minimum(marginal, _LEAST_ERROR)
     )
     return own
 
@@ -169,13 +154,6 @@ def _shares(cost: StepCost, measurement: Measurement) -> NDArray[np.float64]:
 def _moved(cost: StepCost, log_factors: NDArray[np.float64]) -> StepCost:
     """Scale the groups, then bend the curve ([groups + knots])."""
     return bent(scaled(cost, log_factors[: len(GROUPS)]), log_factors[len(GROUPS) :])
-
-
-def _forgiving(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Residuals whose square is the soft L1 loss, so that outliers count less and less."""
-    loss = 2.0 * _OUTLIER**2 * (np.sqrt(1.0 + (errors / _OUTLIER) ** 2) - 1.0)
-    signed: NDArray[np.float64] = np.sign(errors) * np.sqrt(loss)
-    return signed
 
 
 def _flat(measured: Sequence[Measured]) -> list[Measurement]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from controller.cli import build_app
 from profiler.configuration import Configuration
 from profiler.document import read_profile, to_document
+from profiler.errors import Refused
 from profiler.measure.profiling import Total
 from profiler.profile import resolve_profile
 from profiler.recalibrate import Window, expected
@@ -91,3 +92,11 @@ def test_too_few_pages_or_none_are_refused(tmp_path: Path, files: list[str]) -> 
         build_app("profile"), ask(tmp_path, files or pages(tmp_path, 1.0)[:1])
     )
     assert "metrics: " in str(result.exception)
+
+
+def test_a_corrected_profile_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "no" / "new.yaml"
+    command = ask(tmp_path, pages(tmp_path, 1.2), "--write", str(out))
+    result = CliRunner().invoke(build_app("profile"), command)
+    assert isinstance(result.exception, Refused)
+    assert str(result.exception) == f"{out}: cannot be written: No such file or directory"
