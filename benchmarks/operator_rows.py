@@ -62,6 +62,7 @@ def _rows(run: Run, folder: Path) -> list[Row]:
             members=belongs,
             client="file",
             deployment=run.name,
+            lengths=(0, 0),
             clients=1,
             ttft_s=2 * QUEUED_S,  # a step has none: it does not count
             tpot_s=step_s(known.cost, shape),

@@ -53,7 +53,10 @@ class Row:
     client: str
     """Kind of load generator; see `SPREADS`."""
     deployment: str
+    lengths: tuple[int, int]
+    """Tokens of a prompt and of an answer, nominal."""
     clients: int
+    """Of one scheduler."""
     ttft_s: float
     tpot_s: float
     first: Exposure
@@ -104,6 +107,7 @@ def _row(raw: Mapping[str, str]) -> Row:
         members=belongs,
         client=client,
         deployment=f"{belongs['deployment']} {belongs['version']} {linear} {layout}",
+        lengths=(int(raw["isl"]), int(raw["osl"])),
         clients=clients,
         ttft_s=float(raw["silicon_ttft_ms"]) / 1e3,
         tpot_s=float(raw["silicon_tpot_ms"]) / 1e3,

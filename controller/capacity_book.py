@@ -1,7 +1,8 @@
 """Capacity of one replica for the requests that come now, looked up or computed aside.
 
-The manifest's hints size a service until traffic shows other lengths; then the twin is
-asked again, in a thread, and the answer kept for every mix of about that length.
+The manifest's hints size a service until traffic shows other lengths. Then a surface answers:
+the profile's own where it has one, else a small one around the lengths seen, which the twin
+measures in a thread.
 """
 
 import asyncio
@@ -10,68 +11,91 @@ import math
 
 from controller.service import Service
 from profiler.errors import WhaleFluxError
-from recommender import Workload, find_capacity, workload_from_hints
+from profiler.surface import Axis, CapacitySurface
+from recommender import SurfaceGauge
 
 log = logging.getLogger(__name__)
 
-_BUCKETS_PER_DOUBLING = 4
-"""Lengths within 19 % of each other share an answer."""
+_STEPS_PER_DOUBLING = 2
+"""A cell's lengths lie within 41 % of each other: between, interpolation is off by little."""
+_CVS = (0.5, 1.0, 2.0, 4.0)
+
+Cell = tuple[int, int, int]
 
 
 class CapacityBook:
-    """One service's capacities by length bucket."""
+    """One service's capacities by lengths and burstiness."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._known: dict[tuple[int, int], float] = {}
+        self._whole = service.profile.surface(service.configuration, service.slo)
+        self._cells: dict[Cell, CapacitySurface | None] = {}
+        """None: the twin could not be asked."""
+        self._gauge: SurfaceGauge | None = None
+        self._last_rps = service.capacity.rate_rps
+        self._longest_tokens = service.profile.memory.longest_tokens(service.configuration)
         self._under_way: asyncio.Task[None] | None = None
 
-    def rate_rps(self, mean_input_tokens: float | None, mean_output_tokens: float | None) -> float:
-        """What one replica carries; the manifest's figure until a better one is computed."""
-        hinted = self._service.capacity.rate_rps
+    def rate_rps(
+        self,
+        mean_input_tokens: float | None,
+        mean_output_tokens: float | None,
+        cv: float | None = None,
+    ) -> float:
+        """What one replica carries; the last figure until a better one is computed."""
         if not mean_input_tokens or not mean_output_tokens:
-            return hinted
-        key = (_bucket(mean_input_tokens), _bucket(mean_output_tokens))
-        if key in self._known:
-            return self._known[key]
-        if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(self._compute(key))
-        return next(reversed(self._known.values()), hinted)
+            return self._last_rps
+        at = (mean_input_tokens, mean_output_tokens, cv or self._service.workload.cv)
+        if sum(at[:2]) > self._longest_tokens:  # nobody could have served such
+            return self._last_rps
+        surface = self._surface(at)
+        if surface is not None:
+            carried = surface.rate_rps(*at)
+            self._last_rps = carried or self._service.capacity.rate_rps * self._work_ratio(at)
+        return self._last_rps
 
-    async def _compute(self, key: tuple[int, int]) -> None:
-        workload = workload_from_hints(
-            1.0, _middle(key[0]), _middle(key[1]), self._service.workload.cv
-        )
+    def _surface(self, at: tuple[float, float, float]) -> CapacitySurface | None:
+        if self._whole is not None and self._whole.covers(*at):
+            return self._whole
+        cell = (_step(at[0]), _step(at[1]), _cv_place(at[2]))
+        if cell not in self._cells and (self._under_way is None or self._under_way.done()):
+            self._under_way = asyncio.create_task(self._measure(cell))
+        return self._cells.get(cell)
+
+    async def _measure(self, cell: Cell) -> None:
         try:
-            self._known[key] = await asyncio.to_thread(_capacity_rps, self._service, workload)
+            self._cells[cell] = await asyncio.to_thread(self._measured, cell)
         except WhaleFluxError as error:  # asked once, not at every tick
             log.warning("service %s: capacity of these lengths: %s", self._service.id, error)
-            self._known[key] = self._service.capacity.rate_rps
+            self._cells[cell] = None
+
+    def _measured(self, cell: Cell) -> CapacitySurface:
+        service = self._service
+        if self._gauge is None:
+            self._gauge = SurfaceGauge(
+                service.profile, service.configuration, service.slo, service.workload
+            )
+        axes = (_lengths(cell[0]), _lengths(cell[1]), _CVS[cell[2] : cell[2] + 2])
+        return self._gauge.over(axes)
+
+    def _work_ratio(self, at: tuple[float, float, float]) -> float:
+        """Scale the hinted capacity by tokens where these lengths miss the SLO even idle.
+
+        More replicas cannot mend that miss, but the load must still be carried.
+        """
+        hinted = self._service.capacity
+        return (hinted.mean_input_tokens + hinted.mean_output_tokens) / (at[0] + at[1])
 
 
-def _bucket(tokens: float) -> int:
-    return round(math.log2(max(tokens, 1.0)) * _BUCKETS_PER_DOUBLING)
+def _step(tokens: float) -> int:
+    return math.floor(math.log2(max(tokens, 1.0)) * _STEPS_PER_DOUBLING)
 
 
-def _middle(bucket: int) -> float:
-    return float(2.0 ** (bucket / _BUCKETS_PER_DOUBLING))
+def _lengths(step: int) -> Axis:
+    low, high = (2.0 ** (s / _STEPS_PER_DOUBLING) for s in (step, step + 1))
+    return float(low), float(high)
 
 
-def _capacity_rps(service: Service, workload: Workload) -> float:
-    limits = service.profile.limits(service.configuration)
-    longest = limits.num_blocks * limits.block_size
-    if workload.longest_tokens > longest:
-        return service.capacity.rate_rps
-    capacity = find_capacity(service.profile.cost, limits, workload, service.slo)
-    carried = capacity.rate_rps if capacity is not None else 0.0
-    return carried or service.capacity.rate_rps * _work_ratio(service, workload)
-
-
-def _work_ratio(service: Service, workload: Workload) -> float:
-    """Scale the hinted capacity by tokens where these lengths miss the SLO even idle.
-
-    More replicas cannot mend that miss, but the load must still be carried.
-    """
-    hinted = service.capacity
-    tokens = workload.mean_input_tokens + workload.mean_output_tokens
-    return (hinted.mean_input_tokens + hinted.mean_output_tokens) / tokens
+def _cv_place(cv: float) -> int:
+    """The interval of `_CVS` that it lies in, or is nearest to."""
+    return max(sum(cv >= c for c in _CVS[:-1]) - 1, 0)

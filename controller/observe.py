@@ -4,10 +4,13 @@ The scrape fills it, the loop asks it for an `Observation`. A replica without a 
 has no load; demand with a serving replica unread is not known.
 """
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from controller.capacity_book import CapacityBook
 from controller.observation import (
@@ -32,10 +35,14 @@ from monitor import (
     rates_between,
 )
 from monitor.detectors.wedged import TokenProgress
+from recommender import cv_of_counts
 
 STALE_AFTER_S = 5.0
 ATTAINMENT_WINDOW_S = 30.0
 _START_UPS_KEPT = 5
+_COUNTS_KEPT = 300
+_LEAST_ARRIVALS = 100
+"""Fewer say little about burstiness."""
 
 
 @dataclass(slots=True)
@@ -84,6 +91,9 @@ class Observer:
         """Whether readings came since the last observation."""
         self.arrival_rps: float | None = None
         """Arrivals at the last scrape that told them, for people."""
+        self._arrived: deque[float] = deque(maxlen=_COUNTS_KEPT)
+        """Requests between scrapes."""
+        self._counted_s = math.nan
 
     def read(self, readings: Mapping[ReplicaId, Reading], now_s: float) -> None:
         """Take in the scrape of the replicas, by replica id."""
@@ -103,7 +113,7 @@ class Observer:
             service=self.service,
             sightings=tuple(self._sighting(replica, now_s) for replica in replicas),
             demand=demand,
-            capacity_rps=self.book.rate_rps(*lengths),
+            capacity_rps=self.book.rate_rps(*lengths, self._burstiness()),
             start_up_s=self.start_up_s,
         )
 
@@ -159,8 +169,20 @@ class Observer:
         fresh_arrivals = arrivals if known and self._new else None
         if self._new:
             self.arrival_rps = fresh_arrivals
+            self._count(fresh_arrivals, now_s)
         self._new = False
         return Demand(fresh_arrivals, waiting if known else None, self._attained())
+
+    def _count(self, arrival_rps: float | None, now_s: float) -> None:
+        """Note how many came since the last scrape; a gap in the signals begins anew."""
+        if arrival_rps is not None and not math.isnan(self._counted_s):
+            self._arrived.append(arrival_rps * (now_s - self._counted_s))
+        self._counted_s = math.nan if arrival_rps is None else now_s
+
+    def _burstiness(self) -> float | None:
+        """Coefficient of variation of the gaps between requests; None where too few came."""
+        counts = np.array(self._arrived)
+        return cv_of_counts(counts) if counts.sum() >= _LEAST_ARRIVALS else None
 
     def _windows(self) -> list[tuple[EngineSignals, EngineSignals]]:
         """First and last page of the window, per replica read twice."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import NewType
 
 from controller.api.llmservice import EngineType, LLMService, SloSpec, WorkloadSpec
+from controller.configure import InForce, Origin, choose
 from profiler.configuration import Configuration
-from profiler.errors import Refused
 from profiler.hardware import GPUS
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
-from recommender import Capacity, Pins, Workload, recommend, search_batching, workload_from_hints
+from recommender import Capacity, Workload, workload_from_hints
 
 ServiceId = NewType("ServiceId", str)
 """`namespace/name`."""
@@ -61,6 +61,10 @@ class Service:
     capacity: Capacity
     """Of one replica for the workload in the manifest."""
     workload: Workload
+    origin: Origin = Origin.RECOMMENDED
+    """Why this configuration, in a word."""
+    why: str = ""
+    """And in a sentence."""
 
 
 def service_id(namespace: str, name: str) -> ServiceId:
@@ -68,16 +72,22 @@ def service_id(namespace: str, name: str) -> ServiceId:
     return ServiceId(f"{namespace}/{name}")
 
 
-def resolve_service(manifest: LLMService, profiles: Mapping[str, EngineProfile]) -> Service:
+def resolve_service(
+    manifest: LLMService,
+    profiles: Mapping[str, EngineProfile],
+    in_force: InForce | None = None,
+) -> Service:
     """Validate across documents and recommend what is left open.
 
-    Takes seconds: the twin is searched. Raises `Refused` (unknown model, GPU or profile, a
-    model that does not fit, an SLO that no configuration meets).
+    `in_force` is what replicas run already. Takes a good part of a second: the twin is
+    searched. Raises `Refused` (unknown model, GPU or profile, a model that does not fit, an
+    SLO that no configuration meets).
     """
     spec = manifest.spec
     slo = _slo(spec.slo)
     workload = _workload(spec.workload)
-    configuration, profile, capacity = _recommended(manifest, profiles, workload, slo)
+    choice = choose(spec, profiles, workload, slo, in_force)
+    chosen = choice.candidate
     bounds = Bounds(1, 1)
     if spec.scaling is not None:
         bounds = Bounds(spec.scaling.min, spec.scaling.max)
@@ -91,8 +101,8 @@ def resolve_service(manifest: LLMService, profiles: Mapping[str, EngineProfile])
         generation=meta.generation,
         model=spec.model.uri,
         served_name=spec.model.served_name or spec.model.uri,
-        gpu=profile.gpu,
-        gpu_product=_product(profile.gpu),
+        gpu=chosen.profile.gpu,
+        gpu_product=_product(chosen.profile.gpu),
         engine=spec.engine.type,
         image=spec.engine.image,
         command=tuple(spec.engine.command),
@@ -100,53 +110,18 @@ def resolve_service(manifest: LLMService, profiles: Mapping[str, EngineProfile])
         slo=slo,
         bounds=bounds,
         standbys=spec.resilience.standbys,
-        profile=profile,
-        configuration=configuration,
-        capacity=capacity,
+        profile=chosen.profile,
+        configuration=chosen.configuration,
+        capacity=chosen.capacity,
         workload=workload,
+        origin=choice.origin,
+        why=choice.message,
     )
-
-
-def _recommended(
-    manifest: LLMService, profiles: Mapping[str, EngineProfile], workload: Workload, slo: Slo
-) -> tuple[Configuration, EngineProfile, Capacity]:
-    spec, pins = manifest.spec, _pins(manifest)
-    if not spec.placement.profile:
-        best = recommend(spec.model.uri, spec.placement.gpu, workload, slo, pins).best
-        return best.configuration, best.profile, best.capacity
-    profile = profiles.get(spec.placement.profile)
-    if profile is None:
-        known = ", ".join(sorted(profiles)) or "none is given"
-        raise Refused(
-            f"spec.placement.profile: no EngineProfile {spec.placement.profile!r} ({known})"
-        )
-    pinned = pins.tensor_parallel_size
-    if pinned is not None and pinned != profile.tensor_parallel_size:
-        raise Refused(
-            f"spec.engine.tensorParallelSize {pinned} is not that of profile "
-            f"{spec.placement.profile!r} ({profile.tensor_parallel_size}): drop one of them"
-        )
-    best, _ = search_batching(profile, workload, slo, pins)
-    if best.capacity.rate_rps == 0:
-        raise Refused(f"spec.slo: profile {spec.placement.profile!r} misses it even when idle")
-    return best.configuration, profile, best.capacity
 
 
 def _product(gpu: str) -> str:
     """Node label of a catalogue name; a profile's own GPU name is its own label."""
     return GPUS[gpu].product if gpu in GPUS else gpu
-
-
-def _pins(manifest: LLMService) -> Pins:
-    engine = manifest.spec.engine
-    percent = engine.gpu_memory_utilization_percent
-    return Pins(
-        tensor_parallel_size=engine.tensor_parallel_size,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        gpu_memory_utilization=None if percent is None else percent / 100,
-        max_model_len=engine.max_model_len,
-    )
 
 
 def _slo(spec: SloSpec) -> Slo:
@@ -166,4 +141,5 @@ def _workload(spec: WorkloadSpec) -> Workload:
         spec.input_tokens,
         spec.output_tokens,
         float(spec.burstiness),
+        spec.prefix_hit_percent / 100,
     )

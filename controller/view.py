@@ -75,7 +75,7 @@ def view_service(loop: ServiceLoop, endpoint: str | None, now_s: float) -> Servi
         name=service.name,
         namespace=service.namespace,
         model=service.served_name,
-        gpu=f"{service.configuration.tensor_parallel_size} × {service.gpu}",
+        gpu=f"{service.configuration.layout.gpus} × {service.gpu}",
         endpoint=endpoint,
         configuration=" ".join(service.configuration.engine_args()),
         replicas=_replicas(seen, now_s),

@@ -9,6 +9,7 @@ from monitor.histogram import Histogram
 from monitor.rates import Rates, rates_between, restarted
 from monitor.signals import EngineSignals, Freshness, NotAnEngine, Reading, read_signals
 from monitor.slo import Attainment, attainment, merge
+from monitor.sources.prometheus import Grid, Prometheus, Series, Vector, duration, selector
 from monitor.sources.scrape import scrape, scrape_all
 
 __all__ = [
@@ -16,12 +17,17 @@ __all__ = [
     "EngineSignals",
     "Exposition",
     "Freshness",
+    "Grid",
     "Histogram",
     "NotAnEngine",
+    "Prometheus",
     "Rates",
     "Reading",
     "Sample",
+    "Series",
+    "Vector",
     "attainment",
+    "duration",
     "merge",
     "rates_between",
     "read_exposition",
@@ -29,4 +35,5 @@ __all__ = [
     "restarted",
     "scrape",
     "scrape_all",
+    "selector",
 ]

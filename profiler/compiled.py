@@ -3,7 +3,8 @@
 They allocate nothing and keep nothing, so references to arrays need not be counted: numba
 does that at every use of a tuple of arrays, and it took more time than all the rest. On the
 way of every step kernels are inlined, for a call passes each array of such a tuple in seven
-words. Division by zero gives what numpy gives, without a branch.
+words. Division by zero gives what numpy gives, without a branch. The lock of the interpreter
+is let go, so that a search in a thread holds up neither the loop of a controller nor another.
 
 The cache of numba looks at a kernel's own file only: after a change to a kernel that others
 call, remove `__pycache__`.
@@ -16,7 +17,7 @@ from numba import njit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False, "nogil": True}
 
 
 def kernel(function: F) -> F:

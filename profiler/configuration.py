@@ -1,6 +1,7 @@
 """The engine options that decide what a replica can carry."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from profiler.errors import Refused
 from profiler.layout import Layout
@@ -10,6 +11,15 @@ _AT_LEAST_ONE = (
     "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "max_num_seqs",
     "max_num_batched_tokens",
 )  # fmt: skip
+
+
+class Quantization(StrEnum):
+    """What the engine does to the weights as it loads them (`--quantization`)."""
+
+    NONE = "none"
+    """Served as the checkpoint has them."""
+    FP8 = "fp8"
+    """Linear layers and experts of a 16-bit checkpoint are stored and multiplied in FP8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,7 @@ class Configuration:
     """`--scheduling-policy priority`: the lowest number first, instead of first come."""
     async_scheduling: bool = False
     """Schedule the next step while one runs."""
+    quantization: Quantization = Quantization.NONE
 
     def __post_init__(self) -> None:
         """Refuse what no engine would start with."""
@@ -78,6 +89,12 @@ class Configuration:
             args.append("--enable-expert-parallel")
         if self.kv_cache_dtype is not KvDtype.AUTO:
             args.append(f"--kv-cache-dtype={self.kv_cache_dtype}")
+        if self.quantization is not Quantization.NONE:
+            args.append(f"--quantization={self.quantization}")
+        if not self.enable_chunked_prefill:
+            args.append("--no-enable-chunked-prefill")
+        if not self.enable_prefix_caching:
+            args.append("--no-enable-prefix-caching")
         if self.priority_scheduling:
             args.append("--scheduling-policy=priority")
         return tuple(args)

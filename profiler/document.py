@@ -5,27 +5,25 @@ Floats are decimal strings, as the API conventions ask.
 
 import re
 from dataclasses import fields
-from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
     field_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from profiler.calibrate import Residual
+from profiler.capacity_document import CapacitySpec
+from profiler.configuration import Configuration, Quantization
+from profiler.document_base import DecimalString, Document, decimal
 from profiler.errors import Refused
 from profiler.estimate import DATA_SHEET, GROUPS, OPERATORS, Uncertainty
-from profiler.layout import Layout
 from profiler.memory import EngineMemory
 from profiler.operators import KvDtype
 from profiler.profile import EngineProfile, Provenance, Source
@@ -33,22 +31,6 @@ from profiler.step_cost import GRID_TOKENS, StepCost, dense_curve
 
 API_VERSION = "serving.whaleflux.io/v1alpha1"
 KIND = "EngineProfile"
-
-DecimalString = Annotated[
-    str, Field(pattern=r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$", max_length=40)
-]
-
-
-class Document(BaseModel):
-    """Base of what users write: camelCase outside, frozen, no unknown fields."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class DensePoint(Document):
@@ -197,6 +179,8 @@ class EngineProfileSpec(Document):
     """Whole experts per GPU."""
     kv_cache_dtype: KvDtype = KvDtype.AUTO
     """How the KV cache is stored."""
+    quantization: Quantization = Quantization.NONE
+    """What the engine does to the weights as it loads them."""
     engine: str = Field(default="vllm", max_length=63)
     """Serving engine."""
     engine_version: str = Field(default="", max_length=63)
@@ -219,18 +203,27 @@ class EngineProfileSpec(Document):
     """What was measured beside what the constants make of it."""
     provenance: ProvenanceSpec = ProvenanceSpec()
     """Where, when and from how much it was made."""
+    capacity: list[CapacitySpec] = Field(default=[], max_length=16)
+    """What a replica carries, worked out beforehand."""
+
+    @property
+    def _configuration(self) -> Configuration:
+        """What the constants were made for."""
+        return Configuration(
+            tensor_parallel_size=self.tensor_parallel_size,
+            pipeline_parallel_size=self.pipeline_parallel_size,
+            data_parallel_size=self.data_parallel_size,
+            enable_expert_parallel=self.enable_expert_parallel,
+            kv_cache_dtype=self.kv_cache_dtype,
+            quantization=self.quantization,
+        )
 
     def resolve(self) -> EngineProfile:
         """Turn the document into the value that predictions take."""
         return EngineProfile(
             model=self.model,
             gpu=self.gpu,
-            layout=Layout(
-                self.tensor_parallel_size,
-                self.pipeline_parallel_size,
-                self.data_parallel_size,
-                self.enable_expert_parallel,
-            ),
+            layout=self._configuration.layout,
             cost=self.step_cost.resolve(),
             memory=EngineMemory(
                 **{f.name: float(getattr(self.memory, f.name)) for f in fields(EngineMemory)}
@@ -242,6 +235,7 @@ class EngineProfileSpec(Document):
             engine_version=self.engine_version,
             source=self.source,
             kv_dtype=self.kv_cache_dtype,
+            quantization=self.quantization,
             uncertainty=self._uncertainty(),
             residuals=tuple(
                 Residual(r.name, float(r.measured_s), float(r.predicted_s)) for r in self.residuals
@@ -252,6 +246,7 @@ class EngineProfileSpec(Document):
                 points=self.provenance.points,
                 notes=tuple(self.provenance.notes),
             ),
+            capacity=tuple(each.resolve(self._configuration) for each in self.capacity),
         )
 
     def _uncertainty(self) -> Uncertainty:
@@ -271,6 +266,7 @@ def to_document(profile: EngineProfile, name: str) -> dict[str, Any]:
         data_parallel_size=layout.data,
         enable_expert_parallel=layout.expert,
         kv_cache_dtype=profile.kv_dtype,
+        quantization=profile.quantization,
         engine=profile.engine,
         engine_version=profile.engine_version,
         step_cost=_step_cost_spec(profile.cost),
@@ -282,11 +278,11 @@ def to_document(profile: EngineProfile, name: str) -> dict[str, Any]:
         wake_up_ms=round(profile.wake_up_s * 1e3),
         source=profile.source,
         uncertainty=UncertaintySpec(
-            **{name: _decimal(getattr(profile.uncertainty, name)) for name in GROUPS}
+            **{name: decimal(getattr(profile.uncertainty, name)) for name in GROUPS}
         ),
         residuals=[
             ResidualSpec(
-                name=r.name, measured_s=_decimal(r.measured_s), predicted_s=_decimal(r.predicted_s)
+                name=r.name, measured_s=decimal(r.measured_s), predicted_s=decimal(r.predicted_s)
             )
             for r in profile.residuals
         ],
@@ -296,6 +292,7 @@ def to_document(profile: EngineProfile, name: str) -> dict[str, Any]:
             points=profile.provenance.points,
             notes=list(profile.provenance.notes),
         ),
+        capacity=[CapacitySpec.of(surface) for surface in profile.capacity],
     )
     return {
         "apiVersion": API_VERSION,
@@ -327,19 +324,15 @@ def write_profile(profile: EngineProfile, file: Path) -> None:
 
 def _step_cost_spec(cost: StepCost) -> StepCostSpec:
     numbers: dict[str, Any] = {
-        name: _decimal(value)
+        name: decimal(value)
         for name, value in cost._asdict().items()
         if name not in {"dense_s", "window_tokens"}
     }
     points = [
-        DensePoint(tokens=tokens, s=_decimal(seconds))
+        DensePoint(tokens=tokens, s=decimal(seconds))
         for tokens, seconds in zip(GRID_TOKENS.astype(int).tolist(), cost.dense_s, strict=True)
     ]
     return StepCostSpec(dense=points, window_tokens=cost.window_tokens, **numbers)
-
-
-def _decimal(value: float) -> str:
-    return str(Decimal(f"{value:.9g}"))
 
 
 def read_profile(source: str) -> EngineProfile:

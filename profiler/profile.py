@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from profiler.analytical import analytical_cost
-from profiler.architecture import load_architecture
+from profiler.architecture import Architecture, Precision, load_architecture, quantised
 from profiler.calibrate import Residual
-from profiler.configuration import Configuration
+from profiler.configuration import Configuration, Quantization
 from profiler.efficiencies import find_efficiency
 from profiler.errors import Refused
 from profiler.estimate import DATA_SHEET, GROUPS, Estimate, Uncertainty
-from profiler.hardware import find_gpu
+from profiler.hardware import Gpu, find_gpu
 from profiler.layout import ONE_GPU, Layout, check_layout
 from profiler.memory import EngineMemory, check_fit, predict_memory
 from profiler.operators import KvDtype, Replica
 from profiler.scheduler import Limits
+from profiler.slo import Slo
 from profiler.step_cost import StepCost
+from profiler.surface import CapacitySurface
 
 _START_UP_FIXED_S = 25.0
 _LOAD_BYTES_S = 2e9
@@ -66,11 +68,21 @@ class EngineProfile:
     engine_version: str = ""
     source: Source = Source.ANALYTICAL
     kv_dtype: KvDtype = KvDtype.AUTO
+    quantization: Quantization = Quantization.NONE
+    """Weights as the engine quantised them at load; a checkpoint's own precision is `NONE`."""
     uncertainty: Uncertainty = DATA_SHEET
     """Relative errors of the step cost."""
     residuals: tuple[Residual, ...] = ()
     """What was measured beside what the constants make of it."""
     provenance: Provenance = Provenance()
+    capacity: tuple[CapacitySurface, ...] = ()
+    """What a replica carries, measured with the twin beforehand."""
+
+    def surface(self, configuration: Configuration, slo: Slo) -> CapacitySurface | None:
+        """Find the surface of a configuration under an objective."""
+        return next(
+            (s for s in self.capacity if s.configuration == configuration and s.slo == slo), None
+        )
 
     @property
     def tensor_parallel_size(self) -> int:
@@ -91,6 +103,7 @@ class EngineProfile:
             ("data_parallel_size", asked.data, made.data),
             ("enable_expert_parallel", asked.expert, made.expert),
             ("kv_cache_dtype", configuration.kv_cache_dtype.value, self.kv_dtype.value),
+            ("quantization", configuration.quantization.value, self.quantization.value),
         ):
             if given != known:
                 raise Refused(f"{name}: {given} is not what the profile is for: set it to {known}")
@@ -126,10 +139,23 @@ def resolve_profile(
     gpu: str,
     layout: Layout = ONE_GPU,
     kv_dtype: KvDtype = KvDtype.AUTO,
+    quantization: Quantization = Quantization.NONE,
 ) -> EngineProfile:
     """Make the analytical profile; raises `Refused` for an unknown model or GPU."""
     architecture, card = load_architecture(model), find_gpu(gpu)
+    return profile_of(architecture, card, layout, kv_dtype, quantization)
+
+
+def profile_of(
+    architecture: Architecture,
+    card: Gpu,
+    layout: Layout,
+    kv_dtype: KvDtype = KvDtype.AUTO,
+    quantization: Quantization = Quantization.NONE,
+) -> EngineProfile:
+    """Make the analytical profile of what is known already, a slice of a card say."""
     check_layout(architecture, card, layout)
+    architecture = _as_loaded(architecture, quantization)
     efficiency, uncertainty = find_efficiency(architecture, card.name)
     return EngineProfile(
         model=architecture.name,
@@ -140,5 +166,18 @@ def resolve_profile(
         max_model_len=architecture.max_model_len,
         start_up_s=_START_UP_FIXED_S + architecture.weight_bytes / _LOAD_BYTES_S,
         kv_dtype=kv_dtype,
+        quantization=quantization,
         uncertainty=uncertainty,
     )
+
+
+def _as_loaded(architecture: Architecture, quantization: Quantization) -> Architecture:
+    """Quantise the weights as the engine does; `Refused` where they have few bits already."""
+    if quantization is Quantization.NONE:
+        return architecture
+    if min(architecture.weights.linear_bits, architecture.weights.expert_bits) < 16:
+        raise Refused(
+            f"quantization: {architecture.name} is quantised already: leave it at "
+            f"{Quantization.NONE}"
+        )
+    return quantised(architecture, Precision.FP8)

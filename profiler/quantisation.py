@@ -84,6 +84,9 @@ class Weights:
     """Embeddings, norms and the output head."""
     compute: Dtype
     """What the tensor cores multiply in linear layers of fewer than 16 bits."""
+    block: int = 0
+    """Side of the square blocks that share a scale; a GPU's slice of a matrix must be whole
+    blocks. 0: scales do not bind."""
 
 
 def weights_of(linear: Precision, experts: Precision | None = None) -> Weights:
@@ -121,7 +124,19 @@ def read_weights(
         return Weights(other, mxfp4.bits if has_experts else other, other, mxfp4.compute)
     bits, compute = _bits(name, quantised)
     linear = _linear_bits(quantised, layers, attention_share, (bits, other))
-    return Weights(linear, bits, other, compute)
+    return Weights(linear, bits, other, compute, _block(name, quantised))
+
+
+def _block(name: str, quantised: Mapping[str, Any]) -> int:
+    sides = quantised.get("weight_block_size")
+    if sides is None:
+        return 0
+    if not isinstance(sides, list) or not sides or not all(isinstance(x, int) for x in sides):
+        raise Refused(
+            f"{name}: quantization_config.weight_block_size must be a list of integers, got "
+            f"{sides!r}"
+        )
+    return int(max(sides))
 
 
 def _bits(name: str, quantised: Mapping[str, Any]) -> tuple[float, Dtype]:

@@ -17,11 +17,12 @@ from profiler import scheduler
 from profiler.compiled import inlined, kernel
 from profiler.errors import Refused
 from profiler.scheduler import Counters, Ended, Limits, State
+from profiler.slo import Slo
 from profiler.step_cost import StepCost, step_s
 from profiler.timings import GAP_BINS, Finished, Steps, Timings, Usage, empty_rows, gap_bin
 from profiler.trace import Trace, joined
 
-__all__ = ["Progress", "Simulation", "Timings", "simulate"]
+__all__ = ["Bounds", "Progress", "Simulation", "Timings", "simulate", "simulate_within"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -30,7 +31,29 @@ _SLOTS = 1024
 _STEP_ROWS = 1 << 16
 
 # Why `run` came back.
-DONE, PAUSED, HUNGRY, NO_SLOTS, STEPS_FULL = range(5)
+DONE, PAUSED, HUNGRY, NO_SLOTS, STEPS_FULL, LOST = range(6)
+
+
+class Bounds(NamedTuple):
+    """An objective as the kernel sees it: when to give a run up."""
+
+    ttft_s: float
+    itl_s: float
+    e2e_s: float
+    may_miss: int
+    """Requests that may miss a bound."""
+
+    @classmethod
+    def of(cls, slo: Slo, requests: int) -> Self:
+        """What so many requests must keep within for the objective to be attained."""
+        ttft_s, itl_s, e2e_s = (
+            np.inf if bound_s is None else bound_s for bound_s in (slo.ttft_s, slo.itl_s, slo.e2e_s)
+        )
+        # rounded, for the binary fraction of .95 is not the .95 that is meant
+        return cls(ttft_s, itl_s, e2e_s, int(round((1.0 - slo.percentile) * requests, 6)))
+
+
+NO_BOUNDS = Bounds(np.inf, np.inf, np.inf, 0)
 
 
 class Sums:
@@ -41,6 +64,8 @@ class Sums:
     """Requests of the feed that are queued already."""
     finished: int
     """Rows written."""
+    missed: int
+    """Finished requests that missed a bound."""
     steps: int
     """Rows written."""
     next_row_s: float
@@ -183,7 +208,18 @@ def note_step(
 
 
 @inlined
-def finish(s: State, limits: Limits, book: Book) -> None:
+def misses(q: scheduler.Sequence, bounds: Bounds) -> bool:
+    """Whether a finished request missed a bound."""
+    decode_s = q.last_token_s - q.first_token_s
+    return bool(
+        q.first_token_s - q.arrival_s > bounds.ttft_s
+        or q.last_token_s - q.arrival_s > bounds.e2e_s
+        or decode_s > bounds.itl_s * (q.output_tokens - 1)
+    )
+
+
+@inlined
+def finish(s: State, limits: Limits, book: Book, bounds: Bounds) -> None:
     """End the oldest step: move the clock there, count gaps, write down who finished."""
     c: Counters = s.counters[0]
     sums: Sums = book.sums[0]
@@ -209,6 +245,7 @@ def finish(s: State, limits: Limits, book: Book) -> None:
         row.max_gap_s = q.max_gap_s
         row.preemptions = q.preemptions
         sums.finished += 1
+        sums.missed += misses(q, bounds)
         scheduler.release(s, slot)
 
 
@@ -236,6 +273,7 @@ def run(  # noqa: PLR0913, PLR0917
     ended: bool,
     noise_ratio: float,
     seed: NDArray[np.uint64],
+    bounds: Bounds,
 ) -> int:
     """Step the engine until `until_s`, or as far as what it was fed tells; why it stopped.
 
@@ -254,7 +292,9 @@ def run(  # noqa: PLR0913, PLR0917
                 return STEPS_FULL
             start(s, limits, cost, book, noise_ratio, seed)
         elif c.in_flight > 0:
-            finish(s, limits, book)
+            finish(s, limits, book, bounds)
+            if sums.missed > bounds.may_miss:
+                return LOST
         elif sums.cursor == n:
             return DONE
         else:
@@ -286,11 +326,16 @@ class Simulation:
         noise_ratio: float = 0.0,
         seed: int = 0,
         step_interval_s: float | None = None,
+        bounds: Bounds = NO_BOUNDS,
     ) -> None:
-        """`step_interval_s`: how often a step is recorded; 0: each; None: none."""
+        """`step_interval_s`: how often a step is recorded; 0: each; None: none.
+
+        It stops for good when more requests missed the `bounds` than may.
+        """
         self.cost = cost
         self.limits = limits
         self._noise_ratio = noise_ratio
+        self._bounds = bounds
         self._seed = np.array([seed], np.uint64)
         self._gaps = np.zeros(GAP_BINS, np.int64)
         self._sums = scheduler.records(Sums, 1)
@@ -375,6 +420,7 @@ class Simulation:
                 ended,
                 self._noise_ratio,
                 self._seed,
+                self._bounds,
             )
             recorded.append(self._written(book.steps, "steps"))
             if why == NO_SLOTS:
@@ -414,6 +460,11 @@ class Simulation:
     def now_s(self) -> float:
         """The engine's clock."""
         return float(self._sums["clock_s"][0])
+
+    @property
+    def lost(self) -> bool:
+        """Whether more requests missed the bounds than may."""
+        return bool(self._sums["missed"][0] > self._bounds.may_miss)
 
     @property
     def in_flight(self) -> int:
@@ -494,4 +545,19 @@ def simulate(
     simulation = Simulation(cost, limits, noise_ratio=noise_ratio, seed=seed)
     simulation.feed(trace)
     finished = simulation.run().finished
+    return Timings.of(finished, simulation.gaps, simulation.usage)
+
+
+def simulate_within(
+    trace: Trace, cost: StepCost, limits: Limits, slo: Slo, *, seed: int = 0
+) -> Timings | None:
+    """Run a trace as `simulate` does, but give up (None) once its requests miss the objective.
+
+    A rate that is far too high is told so after a few requests instead of all.
+    """
+    simulation = Simulation(cost, limits, seed=seed, bounds=Bounds.of(slo, len(trace)))
+    simulation.feed(trace)
+    finished = simulation.run().finished
+    if simulation.lost:
+        return None
     return Timings.of(finished, simulation.gaps, simulation.usage)

@@ -1,55 +1,60 @@
-"""Choose the configuration that carries most requests per GPU within the SLO.
+"""Choose the configuration that costs least within the SLO.
 
-Candidates that do not fit are dropped by memory, hopeless ones by a closed-form bound; the
-rest race: a candidate is run at the leader's rate first and only bisected when it holds.
+Every layout, number format and batch limit that the engine would start with is priced in closed
+form; `recommender.race` runs the promising ones through the twin.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from profiler.architecture import load_architecture
+from profiler.architecture import Architecture, load_architecture
 from profiler.configuration import Configuration
 from profiler.errors import DoesNotFit, Refused
 from profiler.hardware import find_gpu
-from profiler.layout import Layout
-from profiler.profile import EngineProfile, resolve_profile
+from profiler.profile import EngineProfile, profile_of
 from profiler.slo import Slo
-from recommender.capacity import Capacity, bound_rps, find_capacity
+from profiler.timings import Metric
+from recommender.capacity import IDLE_RPS, Station, expected_rps, run_at
+from recommender.race import LEAST_RUN, Candidate, Entrant, best_batching, measured, race
+from recommender.space import NODE_GPUS, Pins, Variant, batchings, plain, variants
 from recommender.workload import Workload
 
-_SEQS = (16, 32, 64, 128, 256, 512, 1024)
-_BATCHED_TOKENS = (2048, 4096, 8192, 16384)
-_FIRST_SEQS = 256
-_FIRST_BATCHED_TOKENS = 8192
-_UTILIZATION = 0.90
-_HIGH_UTILIZATION = 0.95
-_WORTH = 1.02
-"""A gain below this is noise; the plainer configuration stays."""
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A GPU type that may be used, and what it costs."""
+
+    gpu: str
+    price_per_hour: float = 1.0
+    """Of one GPU; 1 counts GPUs where no price is known."""
+    node_gpus: int = NODE_GPUS
+
+    def __post_init__(self) -> None:
+        """Refuse prices and nodes that are none."""
+        if not (math.isfinite(self.price_per_hour) and self.price_per_hour >= 0):
+            raise Refused(f"price of {self.gpu}: give 0 or more an hour, got {self.price_per_hour}")
+        if self.node_gpus < 1:
+            raise Refused(f"node GPUs of {self.gpu}: give at least 1, got {self.node_gpus}")
+
+
+Offers = str | Sequence[Offer]
+"""GPU types to choose from; a name alone is one type without a price."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pins:
-    """What the user has decided; None: left to the search."""
+class Found:
+    """The outcome of a search."""
 
-    tensor_parallel_size: int | None = None
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    gpu_memory_utilization: float | None = None
-    max_model_len: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One configuration and what a replica of it carries."""
-
-    configuration: Configuration
-    profile: EngineProfile
-    capacity: Capacity
-
-    @property
-    def rps_per_gpu(self) -> float:
-        """What is maximised."""
-        return self.capacity.rate_rps / self.configuration.tensor_parallel_size
+    best: Candidate
+    others: tuple[Entrant, ...]
+    """The other layouts with their usual batch limits, the most promising first."""
+    not_possible: tuple[str, ...]
+    """A line for each layout that does not fit or is refused."""
+    priced: int
+    """Candidates that were priced in closed form."""
+    scored: int
+    """Candidates that the twin ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,75 +63,91 @@ class Recommendation:
 
     best: Candidate
     runners_up: tuple[Candidate, ...]
-    """The best of each other tensor parallel size, best first."""
+    """The next layouts, best first."""
     not_possible: tuple[str, ...]
-    """One line per tensor parallel size that does not fit or cannot meet the SLO."""
+    priced: int
     scored: int
-    """Candidates that the twin ran."""
 
 
 def recommend(
-    model: str, gpu: str, workload: Workload, slo: Slo, pins: Pins | None = None
+    model: str, offers: Offers, workload: Workload, slo: Slo, pins: Pins | None = None
 ) -> Recommendation:
-    """Search tensor parallel sizes and batch limits for one model on one GPU type.
+    """Search, and find the rates of the next best layouts too."""
+    found = search(model, offers, workload, slo, pins)
+    runners_up = [measured(entrant, workload, slo) for entrant in found.others[:LEAST_RUN]]
+    able = [candidate for candidate in runners_up if candidate.capacity.rate_rps > 0]
+    able.sort(key=lambda candidate: candidate.standing(workload.sized_rps))
+    return Recommendation(found.best, tuple(able), found.not_possible, found.priced, found.scored)
 
-    Raises `Refused` for an unknown model or GPU, `DoesNotFit` when no size fits, and
-    `Refused` when none meets the SLO even idle (saying what the best one reaches).
+
+def search(
+    model: str, offers: Offers, workload: Workload, slo: Slo, pins: Pins | None = None
+) -> Found:
+    """Search layouts, formats and batch limits of one model on the GPU types offered.
+
+    Raises `Refused` for an unknown model or GPU, `DoesNotFit` when nothing fits, and `Refused`
+    when nothing meets the SLO even idle (saying what the best reaches).
     """
+    asked = (Offer(offers),) if isinstance(offers, str) else tuple(offers)
+    if not asked:
+        raise Refused("gpu: give at least one type to choose from")
     pins = pins or Pins()
-    found: list[Candidate] = []
-    not_possible: list[str] = []
-    scored, nothing_fits = 0, True
-    for tp in _tensor_parallel_sizes(model, gpu, pins):
-        try:
-            profile = resolve_profile(model, gpu, Layout(tp))
-            best, tried = search_batching(profile, workload, slo, pins)
-        except DoesNotFit as error:
-            not_possible.append(str(error))
-            continue
-        nothing_fits = False
-        scored += tried
-        if best.capacity.rate_rps > 0:
-            found.append(best)
-        else:
-            not_possible.append(_misses(best, slo))
-    if not found:  # the largest size is the last word
-        raise (DoesNotFit if nothing_fits else Refused)(not_possible[-1])
-    found.sort(key=lambda candidate: -candidate.rps_per_gpu)
-    return Recommendation(found[0], tuple(found[1:]), tuple(not_possible), scored)
-
-
-def _tensor_parallel_sizes(model: str, gpu: str, pins: Pins) -> tuple[int, ...]:
-    heads, domain = load_architecture(model).heads, find_gpu(gpu).link_domain
-    if pins.tensor_parallel_size is not None:
-        return (pins.tensor_parallel_size,)
-    return tuple(tp for tp in (1, 2, 4, 8, 16) if tp <= domain and heads % tp == 0)
+    entrants, not_possible = _entrants(load_architecture(model), asked, workload, slo, pins)
+    if not entrants:
+        fits_nowhere = any("does not fit" in line for line in not_possible)
+        raise (DoesNotFit if fits_nowhere else Refused)(not_possible[-1])
+    outcome = race(entrants, workload, slo, pins)
+    if outcome.best.capacity.rate_rps == 0:
+        raise Refused(_best_that_can_be_had(entrants, workload, slo))
+    others = [entrant for entrant in entrants if entrant.profile is not outcome.best.profile]
+    others.sort(key=lambda entrant: entrant.promise)
+    return Found(outcome.best, tuple(others), tuple(not_possible), outcome.priced, outcome.scored)
 
 
 def search_batching(
     profile: EngineProfile, workload: Workload, slo: Slo, pins: Pins
 ) -> tuple[Candidate, int]:
-    """Best batch limits for one profile, and how many candidates the twin ran."""
-    start = _first_that_fits(profile, workload, pins)
-    best = Candidate(start, profile, _must(_carried(profile, start, workload, slo)))
-    scored = 1
-    for step in (_other_seqs, _other_batched_tokens, _other_utilization):
-        for configuration in step(best.configuration, pins):
-            challenger = _challenge(best, configuration, workload, slo)
-            scored += 1
-            best = challenger or best
-    return best, scored
+    """Best batch limits for one profile, and how many candidates the twin ran.
+
+    Its capacity is 0 where not even an idle replica meets the SLO.
+    """
+    leader = measured(_entrant(profile, 1.0, (workload, slo), pins), workload, slo)
+    if leader.capacity.rate_rps == 0:
+        return leader, 1
+    outcome = best_batching(leader, workload, slo, pins)
+    return outcome.best, 1 + outcome.scored
 
 
-def _first(profile: EngineProfile, workload: Workload, pins: Pins) -> Configuration:
-    seqs = pins.max_num_seqs or _FIRST_SEQS
-    return Configuration(
-        tensor_parallel_size=profile.tensor_parallel_size,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=pins.max_num_batched_tokens or max(_FIRST_BATCHED_TOKENS, seqs),
-        gpu_memory_utilization=pins.gpu_memory_utilization or _UTILIZATION,
-        max_model_len=pins.max_model_len or _model_len(profile, workload),
-    )
+def _entrants(
+    architecture: Architecture, offers: Sequence[Offer], workload: Workload, slo: Slo, pins: Pins
+) -> tuple[list[Entrant], list[str]]:
+    """Price every way to load the model, and tell what is not possible."""
+    entrants: list[Entrant] = []
+    not_possible: list[str] = []
+    for offer in offers:
+        ways, refused = variants(architecture, find_gpu(offer.gpu), pins, offer.node_gpus)
+        not_possible += refused
+        for way in ways:
+            profile = _profile(architecture, offer, way)
+            try:
+                entrants.append(_entrant(profile, offer.price_per_hour, (workload, slo), pins))
+            except DoesNotFit as error:
+                not_possible.append(str(error))
+    return entrants, not_possible
+
+
+def _profile(architecture: Architecture, offer: Offer, way: Variant) -> EngineProfile:
+    card = find_gpu(offer.gpu)
+    return profile_of(architecture, card, way.layout, way.kv_dtype, way.quantization)
+
+
+def _entrant(
+    profile: EngineProfile, price_per_hour: float, wanted: tuple[Workload, Slo], pins: Pins
+) -> Entrant:
+    """Price one way to load the model, with the usual batch limits or smaller ones."""
+    start = _first_that_fits(profile, wanted[0], pins)
+    expected = expected_rps(Station.of(profile, start), *wanted)
+    return Entrant(start, profile, price_per_hour, expected)
 
 
 def _first_that_fits(profile: EngineProfile, workload: Workload, pins: Pins) -> Configuration:
@@ -135,11 +156,16 @@ def _first_that_fits(profile: EngineProfile, workload: Workload, pins: Pins) -> 
     Activations grow with the largest step: on a small card they decide whether a model fits.
     Raises `DoesNotFit` for the smallest footprint when none does.
     """
-    first = _first(profile, workload, pins)
-    smaller = sorted(_other_batched_tokens(first, pins), key=lambda c: -c.max_num_batched_tokens)
-    steps = (first, *(c for c in smaller if c.max_num_batched_tokens < _FIRST_BATCHED_TOKENS))
-    last = steps[-1]
-    for configuration in (*steps, *_other_utilization(last, pins)):
+    first = plain(profile, workload, pins)
+    try:
+        profile.limits(first)
+    except DoesNotFit as error:
+        refused = error
+    else:
+        return first
+    smaller = [one for one in batchings(first, pins) if _is_smaller(one, first)]
+    smaller.sort(key=lambda c: (c.gpu_memory_utilization, -c.max_num_batched_tokens))
+    for configuration in smaller:
         try:
             profile.limits(configuration)
         except DoesNotFit as error:
@@ -149,69 +175,32 @@ def _first_that_fits(profile: EngineProfile, workload: Workload, pins: Pins) -> 
     raise refused
 
 
-def _model_len(profile: EngineProfile, workload: Workload) -> int:
-    """Room for the longest request seen and half as much again, in steps of 1,024 tokens."""
-    wanted = -(-int(1.5 * workload.longest_tokens) // 1024) * 1024
-    return min(wanted, profile.max_model_len)
-
-
-def _other_seqs(current: Configuration, pins: Pins) -> Iterator[Configuration]:
-    if pins.max_num_seqs is None:
-        for seqs in _SEQS:
-            if seqs != current.max_num_seqs and seqs <= current.max_num_batched_tokens:
-                yield replace(current, max_num_seqs=seqs)
-
-
-def _other_batched_tokens(current: Configuration, pins: Pins) -> Iterator[Configuration]:
-    if pins.max_num_batched_tokens is None:
-        for tokens in _BATCHED_TOKENS:
-            if tokens != current.max_num_batched_tokens and tokens >= current.max_num_seqs:
-                yield replace(current, max_num_batched_tokens=tokens)
-
-
-def _other_utilization(current: Configuration, pins: Pins) -> Iterator[Configuration]:
-    if pins.gpu_memory_utilization is None:
-        yield replace(current, gpu_memory_utilization=_HIGH_UTILIZATION)
-
-
-def _challenge(
-    leader: Candidate, configuration: Configuration, workload: Workload, slo: Slo
-) -> Candidate | None:
-    """Return the challenger when it carries clearly more than the leader."""
-    rate = leader.capacity.rate_rps * _WORTH
-    try:
-        limits = leader.profile.limits(configuration)
-        if bound_rps(leader.profile.cost, limits, workload) < rate:
-            return None
-        capacity = _carried(leader.profile, configuration, workload, slo, at_least_rps=rate)
-    except DoesNotFit:
-        return None
-    if capacity is None or capacity.rate_rps <= rate:
-        return None
-    return Candidate(configuration, leader.profile, capacity)
-
-
-def _carried(
-    profile: EngineProfile,
-    configuration: Configuration,
-    workload: Workload,
-    slo: Slo,
-    at_least_rps: float = 0.0,
-) -> Capacity | None:
-    limits = profile.limits(configuration)
-    return find_capacity(profile.cost, limits, workload, slo, at_least_rps=at_least_rps)
-
-
-def _must(capacity: Capacity | None) -> Capacity:
-    assert capacity is not None, "without a floor the search always answers"  # noqa: S101
-    return capacity
-
-
-def _misses(candidate: Candidate, slo: Slo) -> str:
-    c, latency = candidate.configuration, candidate.capacity.latency
+def _is_smaller(one: Configuration, first: Configuration) -> bool:
     return (
-        f"slo: {c.tensor_parallel_size} × {candidate.profile.gpu} misses it even idle: "
-        f"{slo.percentile:.0%} of requests within TTFT {latency.ttft_s * 1e3:.0f} ms, "
-        f"ITL {latency.itl_s * 1e3:.1f} ms, end to end {latency.e2e_s:.1f} s; "
-        "loosen the bound, shorten prompts, or take a faster GPU"
+        one.max_num_batched_tokens <= first.max_num_batched_tokens
+        and one.max_num_seqs <= first.max_num_seqs
+        and one.enable_chunked_prefill == first.enable_chunked_prefill
+    )
+
+
+def _best_that_can_be_had(entrants: Sequence[Entrant], workload: Workload, slo: Slo) -> str:
+    """Say which layout comes nearest to an objective that none meets, and what it would take."""
+    idle = [(run_at(e.station, workload, slo, IDLE_RPS), e) for e in entrants]
+    trial, nearest = min(idle, key=lambda pair: pair[0].score)
+    reached = {
+        metric: trial.timings.quantile_s(metric, slo.percentile)
+        for metric in (Metric.TTFT, Metric.ITL, Metric.E2E)
+    }
+    bounds = {Metric.TTFT: slo.ttft_s, Metric.ITL: slo.itl_s, Metric.E2E: slo.e2e_s}
+    broken = [
+        f"{metric.upper()} to at least {math.ceil(1.05 * reached[metric] * 1e3)} ms"
+        for metric, bound_s in bounds.items()
+        if bound_s is not None and reached[metric] > bound_s
+    ]
+    return (
+        f"slo: nothing meets it, even idle; nearest is {nearest.gpus} × {nearest.profile.gpu} "
+        f"({nearest.profile.layout}): {slo.percentile:.0%} of requests within "
+        f"TTFT {reached[Metric.TTFT] * 1e3:.0f} ms, ITL {reached[Metric.ITL] * 1e3:.1f} ms, end "
+        f"to end {reached[Metric.E2E]:.1f} s; loosen {' and '.join(broken) or 'the percentile'}, "
+        "shorten prompts, or take a faster GPU"
     )

@@ -1,31 +1,69 @@
 """The traffic that a configuration is chosen for: when requests come, and how long they are.
 
-Made from a trace or from hints in a manifest; turned back into traces of any rate, so that
-the twin can be asked "and at twice the rate?" with the same requests.
+Made from a trace, from histograms, or from hints in a manifest; turned back into traces of
+any rate, so that the twin can be asked "and at twice the rate?" with the same requests.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profiler.errors import Refused
-from profiler.trace import Trace
+from profiler.trace import Hashes, Trace
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _LENGTH_CV = 0.6
 """Spread given to lengths known by their mean alone; chat traces show .5 to 1.5."""
 _SAMPLE = 2048
+_HINTED = 0.3
+"""Relative error of a figure that somebody wrote into a manifest."""
+_RECORDED = 4096
+"""Requests that are kept of a recording, in order."""
+_LEAST_RECORDED = 400
+"""A shorter recording is drawn from instead of being played again."""
+_STRETCHES = 8
+"""Parts of a long recording that stand for the whole; also those its errors are told from."""
+_LOCAL = 201
+"""Requests over which the local rate is taken: what changes more slowly is load to scale for,
+what changes faster is burstiness."""
+_TELLING_COUNT, _LEAST_COUNTS = 20.0, 60
+"""Arrivals an interval that show the bursts in it, and intervals that must be left."""
+_STEEPEST, _ROUNDS = 4.0, 40
+_PEAK_S = 300.0
+"""Window of the peak rate; shorter in a short recording, and of 20 requests at least."""
 
 
 @dataclass(frozen=True, slots=True)
+class Errors:
+    """How well a workload is known: standard deviations of logarithms."""
+
+    rate: float = 0.0
+    input: float = 0.0
+    """Of the mean prompt length."""
+    output: float = 0.0
+    """Of the mean answer length."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Workload:
     """Request rate, burstiness and lengths; the two length arrays are pairs, [sample]."""
 
     rate_rps: float
     cv: float
     """Coefficient of variation of the gaps between arrivals; 1 is Poisson."""
-    input_tokens: NDArray[np.int64]
-    output_tokens: NDArray[np.int64]
+    input_tokens: Ints
+    output_tokens: Ints
+    hit_ratio: float = 0.0
+    """Share of the prompts' tokens found in the prefix cache, 0 to 1."""
+    peak_rps: float = 0.0
+    """Rate of the busiest few minutes; 0: as the mean."""
+    recorded: Trace | None = None
+    """Requests that really came, at 1 a second on average with slow changes taken out."""
+    errors: Errors = Errors()
 
     @property
     def mean_input_tokens(self) -> float:
@@ -42,45 +80,157 @@ class Workload:
         """Longest prompt and answer together."""
         return int((self.input_tokens + self.output_tokens).max())
 
+    @property
+    def sized_rps(self) -> float:
+        """Rate that replicas must carry: the peak."""
+        return max(self.rate_rps, self.peak_rps)
+
     def at_rate(self, rate_rps: float) -> "Workload":
-        """Return the same requests at another rate."""
-        return replace(self, rate_rps=rate_rps)
+        """Return the same requests at another rate, its peak in proportion."""
+        return replace(self, rate_rps=rate_rps, peak_rps=self.peak_rps * rate_rps / self.rate_rps)
+
+    def resized(
+        self, mean_input_tokens: float, mean_output_tokens: float, cv: float, longest_tokens: int
+    ) -> "Workload":
+        """Return requests of other mean lengths and burstiness, spread about them as these.
+
+        None is longer than `longest_tokens`, prompt and answer together; raises `Refused` where
+        that leaves no room for the means.
+        """
+        if mean_input_tokens + mean_output_tokens > longest_tokens:
+            raise Refused(
+                f"workload: requests of {mean_input_tokens + mean_output_tokens:.0f} tokens do "
+                f"not fit max_model_len {longest_tokens}"
+            )
+        inputs = _of_mean(self.input_tokens.astype(np.float64), mean_input_tokens)
+        outputs = _of_mean(self.output_tokens.astype(np.float64), mean_output_tokens)
+        outputs = np.minimum(outputs, longest_tokens - 1)
+        return replace(
+            self,
+            cv=cv,
+            input_tokens=np.minimum(inputs, longest_tokens - outputs),
+            output_tokens=outputs,
+            recorded=None,
+        )
 
     def trace(self, requests: int, seed: int = 0) -> Trace:
-        """Draw `requests` arrivals at this rate: gamma-distributed gaps, lengths in pairs.
+        """Give `requests` arrivals at this rate: as recorded, else gamma-distributed gaps.
 
         The same seed gives the same requests at every rate, scaled in time, which keeps a
-        search over rates free of sampling noise.
+        search over rates free of sampling noise. A recording gives what it has, if that is
+        fewer.
         """
+        if self.recorded is not None:
+            return self.recorded.take(min(requests, len(self.recorded))).compressed(self.rate_rps)
         rng = np.random.default_rng(seed)
         shape = 1.0 / self.cv**2
         gaps = rng.gamma(shape, 1.0 / (shape * self.rate_rps), requests)
         pick = rng.integers(0, self.input_tokens.size, requests)
         arrival_s = np.cumsum(gaps)
+        prompts = self.input_tokens[pick]
         return Trace(
             arrival_s - arrival_s[0],
-            self.input_tokens[pick],
+            prompts,
             self.output_tokens[pick],
-            np.zeros(requests, np.int64),
+            np.minimum((self.hit_ratio * prompts).astype(np.int64), prompts - 1),
         )
 
 
 def workload_from_trace(trace: Trace) -> Workload:
-    """Read rate, burstiness and lengths off a trace of at least two requests."""
-    if len(trace) < 2 or trace.duration_s <= 0:
+    """Read rate, peak, burstiness, lengths and prefix hits off a trace.
+
+    Raises `Refused` for fewer than two requests, or all at one moment.
+    """
+    if len(trace) < 2 or trace.duration_s <= trace.arrival_s[0]:
         raise Refused("trace: needs at least two requests at different times to have a rate")
     gaps = np.diff(trace.arrival_s)
-    cv = float(gaps.std() / gaps.mean())
+    rate_rps = float(1.0 / gaps.mean())
+    even = _without_trend(gaps)
+    cv = float(np.clip(even.std(), 0.1, 10.0))
+    outputs = np.maximum(trace.output_tokens, 1)
     return Workload(
-        rate_rps=(len(trace) - 1) / trace.duration_s,
-        cv=min(max(cv, 0.1), 10.0),
+        rate_rps=rate_rps,
+        cv=cv,
         input_tokens=trace.input_tokens,
-        output_tokens=np.maximum(trace.output_tokens, 1),
+        output_tokens=outputs,
+        hit_ratio=float(trace.prefix_tokens.sum() / trace.input_tokens.sum()),
+        peak_rps=_peak_rps(trace.arrival_s, rate_rps, cv),
+        recorded=_kept(trace, even) if len(trace) >= _LEAST_RECORDED else None,
+        errors=Errors(_error_of_mean(gaps), *map(_error_of_mean, (trace.input_tokens, outputs))),
     )
 
 
+def _without_trend(gaps: Floats) -> Floats:
+    """Divide each gap by the mean of those around it; their mean is 1."""
+    width = min(_LOCAL, gaps.size)
+    kernel = np.ones(width)
+    around = np.convolve(gaps, kernel, "same") / np.convolve(np.ones(gaps.size), kernel, "same")
+    even = gaps / np.maximum(around, 1e-3 * gaps.mean())
+    total = even.mean()
+    return even / total if total > 0 else np.ones(gaps.size)
+
+
+def _peak_rps(arrival_s: Floats, rate_rps: float, cv: float) -> float:
+    """Rate of the busiest window, less what chance alone makes of a steady rate."""
+    span_s = float(arrival_s[-1] - arrival_s[0])
+    window_s = max(min(_PEAK_S, span_s / 4), min(20 / rate_rps, span_s))
+    ends = np.searchsorted(arrival_s, arrival_s + window_s)
+    whole = arrival_s <= arrival_s[-1] - window_s
+    counts = (ends - np.arange(arrival_s.size))[whole]
+    chance = _by_chance(rate_rps * window_s, cv, span_s / window_s)
+    return max((float(counts.max(initial=0)) - chance) / window_s, rate_rps)
+
+
+def _by_chance(mean_count: float, cv: float, windows: float) -> float:
+    """How far the largest of so many counts lies above their mean where the rate is steady.
+
+    Of normal variables of variance cv² · mean: √(2 ln n) deviations.
+    """
+    return float(np.sqrt(2.0 * np.log(max(windows, 1.0)) * mean_count) * cv)
+
+
+def _error_of_mean(values: NDArray[np.float64] | Ints) -> float:
+    """Relative error of a mean, from how its stretches differ: neighbours may be alike."""
+    parts = [part.mean() for part in np.array_split(values, min(_STRETCHES, values.size))]
+    mean = float(np.mean(parts))
+    spread = float(np.std(parts, ddof=1)) / len(parts) ** 0.5 if len(parts) > 1 else 0.0
+    return spread / mean if mean > 0 else 0.0
+
+
+def _kept(trace: Trace, even: Floats) -> Trace:
+    """Stretches from all over a trace, one after the other, at 1 request a second."""
+    n = len(trace)
+    if n <= _RECORDED:
+        rows = np.arange(n)
+    else:
+        length = _RECORDED // _STRETCHES
+        starts = np.linspace(0, n - length, _STRETCHES).astype(np.int64)
+        rows = (starts[:, None] + np.arange(length)).ravel()
+    gaps = np.concatenate([[0.0], even])[rows]
+    gaps[0] = 0.0
+    arrival_s = np.cumsum(gaps)
+    arrival_s *= (rows.size - 1) / arrival_s[-1]
+    return Trace(
+        arrival_s,
+        trace.input_tokens[rows],
+        np.maximum(trace.output_tokens[rows], 1),
+        trace.prefix_tokens[rows],
+        None if trace.priority is None else trace.priority[rows],
+        None if trace.hashes is None else _rows_of(trace.hashes, rows),
+    )
+
+
+def _rows_of(hashes: Hashes, rows: Ints) -> Hashes:
+    ids = [hashes.ids[hashes.offsets[row] : hashes.offsets[row + 1]] for row in rows]
+    return Hashes.of([list(row) for row in ids], hashes.block_tokens)
+
+
 def workload_from_hints(
-    rate_rps: float, mean_input_tokens: float, mean_output_tokens: float, cv: float = 1.0
+    rate_rps: float,
+    mean_input_tokens: float,
+    mean_output_tokens: float,
+    cv: float = 1.0,
+    hit_ratio: float = 0.0,
 ) -> Workload:
     """Make a workload from means; lengths are spread as gamma, deterministically."""
     for name, value in (
@@ -91,18 +241,143 @@ def workload_from_hints(
     ):
         if not value > 0 or not np.isfinite(value):
             raise Refused(f"workload: {name} must be a positive number, got {value}")
+    _check_ratio(hit_ratio)
     return Workload(
         rate_rps=rate_rps,
         cv=cv,
         input_tokens=_spread(mean_input_tokens, seed=1),
         output_tokens=_spread(mean_output_tokens, seed=2),
+        hit_ratio=hit_ratio,
+        errors=Errors(_HINTED, _HINTED, _HINTED),
     )
 
 
-def _spread(mean: float, seed: int) -> NDArray[np.int64]:
+def _check_ratio(hit_ratio: float) -> None:
+    if not 0 <= hit_ratio < 1:
+        raise Refused(f"workload: prefix hit ratio must lie in [0, 1), got {hit_ratio}")
+
+
+def _spread(mean: float, seed: int) -> Ints:
     """Lengths of the given mean, at most four times as long; [_SAMPLE]."""
     shape = 1.0 / _LENGTH_CV**2
     drawn = np.random.default_rng(seed).gamma(shape, mean / shape, _SAMPLE)
-    lengths = np.clip(drawn, 1.0, 4.0 * mean)
-    whole: NDArray[np.int64] = np.rint(lengths * mean / lengths.mean()).astype(np.int64)
+    return _of_mean(np.clip(drawn, 1.0, 4.0 * mean), mean)
+
+
+def _of_mean(lengths: Floats, mean: float) -> Ints:
+    whole: Ints = np.rint(lengths * mean / lengths.mean()).astype(np.int64)
     return np.maximum(whole, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthCounts:
+    """A histogram of prompt or answer lengths."""
+
+    bounds: tuple[float, ...]
+    """[buckets] upper bounds in tokens, ascending; the last may be infinite."""
+    counts: tuple[float, ...]
+    """[buckets] requests in each, not cumulative."""
+    total_tokens: float
+    """Sum of all lengths."""
+
+
+def workload_from_counts(
+    requests: Sequence[float],
+    interval_s: float,
+    prompts: LengthCounts,
+    answers: LengthCounts,
+    hit_ratio: float = 0.0,
+) -> Workload:
+    """Make a workload from counters and histograms, as Prometheus or an engine holds them.
+
+    `requests`: arrivals in each of a row of intervals of `interval_s`, NaN where unknown. The
+    dispersion of the counts is that of the gaps, squared (renewal theory: the variance of a
+    count over its mean tends to cv²). Raises `Refused` where nothing came.
+    """
+    counts = np.asarray(requests, np.float64)
+    seen = counts[np.isfinite(counts)]
+    if seen.size == 0 or seen.sum() <= 0 or interval_s <= 0:
+        raise Refused("workload: no requests in the time asked for: take a longer one")
+    _check_ratio(hit_ratio)
+    cv = cv_of_counts(counts)
+    inputs, outputs = _lengths(prompts, "prompt", 1), _lengths(answers, "generation", 2)
+    return Workload(
+        rate_rps=float(seen.mean()) / interval_s,
+        cv=cv,
+        input_tokens=inputs,
+        output_tokens=outputs,
+        hit_ratio=hit_ratio,
+        peak_rps=_peak_of_counts(counts, interval_s, cv),
+        errors=Errors(
+            cv / float(seen.sum()) ** 0.5,
+            _error_of_lengths(inputs, prompts),
+            _error_of_lengths(outputs, answers),
+        ),
+    )
+
+
+def cv_of_counts(counts: Floats) -> float:
+    """Burstiness from arrivals per interval (NaN: unknown); 1, Poisson, where too few came.
+
+    Slow changes of the rate are taken out: differences of neighbours have twice the variance.
+    Short intervals hide bursts, so neighbours are added up while enough of them are left.
+    """
+    known = counts[np.isfinite(counts)]
+    if known.size < 8 or known.sum() < 30:
+        return 1.0
+    wanted = _TELLING_COUNT / max(float(known.mean()), 1e-9)
+    width = int(np.clip(np.ceil(wanted), 1, max(counts.size // _LEAST_COUNTS, 1)))
+    groups = counts[: counts.size // width * width].reshape(-1, width).sum(axis=1)
+    steps = np.diff(groups)
+    steps = steps[np.isfinite(steps)]
+    if steps.size < 4:
+        return 1.0
+    variance = float(np.mean(steps**2)) / 2.0
+    return float(np.clip(np.sqrt(variance / np.nanmean(groups)), 0.1, 10.0))
+
+
+def _peak_of_counts(counts: Floats, interval_s: float, cv: float) -> float:
+    """Rate of the busiest window without a gap in it, less what chance makes of a steady one."""
+    width = int(np.clip(_PEAK_S / interval_s, 1, max(counts.size // 4, 1)))
+    moving = np.convolve(counts, np.ones(width), "valid")
+    mean = float(np.nanmean(counts))
+    if not np.isfinite(moving).any():
+        return mean / interval_s
+    above = float(np.nanmax(moving)) - _by_chance(mean * width, cv, counts.size / width)
+    return max(above / width, mean) / interval_s
+
+
+def _lengths(histogram: LengthCounts, name: str, seed: int) -> Ints:
+    """[_SAMPLE] lengths as the histogram has them, each in its bucket, together of its mean."""
+    counts = np.maximum(np.asarray(histogram.counts, np.float64), 0.0)
+    total = float(counts.sum())
+    if not total > 0 or not np.isfinite(histogram.total_tokens):
+        raise Refused(f"workload: no {name} lengths in the time asked for: take a longer one")
+    mean = max(histogram.total_tokens / total, 1.0)
+    upper = np.asarray(histogram.bounds, np.float64)
+    lower = np.concatenate([[0.0], upper[:-1]])
+    upper = np.where(np.isfinite(upper), upper, np.maximum(2.0 * lower, 2.0 * mean))
+    ranks = (np.arange(_SAMPLE) + 0.5) / _SAMPLE * total
+    place = np.minimum(np.searchsorted(np.cumsum(counts), ranks), counts.size - 1)
+    below = np.concatenate([[0.0], np.cumsum(counts)])[place]
+    share = np.clip((ranks - below) / counts[place], 1e-9, 1.0)
+    drawn = _tilted(lower[place], upper[place], share, mean)
+    shuffled = np.random.default_rng(seed).permutation(np.rint(drawn).astype(np.int64))
+    return np.maximum(shuffled, 1)
+
+
+def _tilted(lower: Floats, upper: Floats, share: Floats, mean: float) -> Floats:
+    """Place values inside their buckets, low or high, so that they have the mean."""
+    low, high = -_STEEPEST, _STEEPEST
+    for _ in range(_ROUNDS):
+        middle = (low + high) / 2
+        drawn = lower + (upper - lower) * share ** np.exp(middle)
+        low, high = (low, middle) if drawn.mean() < mean else (middle, high)
+    placed: Floats = lower + (upper - lower) * share ** np.exp((low + high) / 2)
+    return placed
+
+
+def _error_of_lengths(lengths: Ints, histogram: LengthCounts) -> float:
+    """Relative error of the mean of as many lengths as were counted."""
+    counted = max(sum(histogram.counts), 1.0)
+    return float(lengths.std() / lengths.mean() / counted**0.5)

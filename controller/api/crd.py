@@ -25,6 +25,13 @@ _RULES: dict[str, list[dict[str, str]]] = {
             "message": "scaling needs an slo: give slo.ttftMs, slo.itlMs or slo.e2eMs",
         },
     ],
+    "PlacementSpec": [
+        {"rule": "has(self.gpu) != has(self.gpus)", "message": "give gpu or gpus, and not both"},
+        {
+            "rule": "!has(self.gpus) || !has(self.profile) || self.profile == ''",
+            "message": "a profile is for one GPU type: give gpu instead of gpus",
+        },
+    ],
     "ScalingSpec": [
         {"rule": "self.min <= self.max", "message": "min exceeds max: lower min or raise max"}
     ],

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from profiler.document import Document
+from profiler.document_base import Document
 
 GROUP = "serving.whaleflux.io"
 VERSION = "v1alpha1"
@@ -44,6 +44,29 @@ class EngineType(StrEnum):
     EMULATED = "emulated"
 
 
+class Switch(StrEnum):
+    """On or off, where leaving it open is a third answer."""
+
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
+
+
+class KvCacheChoice(StrEnum):
+    """How the KV cache may be stored."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+    ANY = "any"
+
+
+class QuantizationChoice(StrEnum):
+    """What the engine may do to the weights as it loads them."""
+
+    NONE = "none"
+    FP8 = "fp8"
+    ANY = "any"
+
+
 class EngineSpec(Document):
     """The engine and the options that are pinned; what is left open is recommended."""
 
@@ -56,7 +79,22 @@ class EngineSpec(Document):
     args: list[Argument] = Field(default_factory=list, max_length=64)
     """Further arguments, after those that WhaleFlux sets."""
     tensor_parallel_size: PositiveInt | None = Field(default=None, le=64)
-    """GPUs of a replica."""
+    """GPUs that share every matrix."""
+    pipeline_parallel_size: PositiveInt | None = Field(default=None, le=64)
+    """Stages that share the layers."""
+    data_parallel_size: PositiveInt | None = Field(default=None, le=64)
+    """Schedulers of a replica that share its experts."""
+    expert_parallel: Switch | None = None
+    """Whole experts per GPU instead of a slice of each."""
+    kv_cache_dtype: KvCacheChoice = KvCacheChoice.AUTO
+    """How the KV cache is stored; `any` lets the search choose FP8, which changes answers a
+    little."""
+    quantization: QuantizationChoice = QuantizationChoice.NONE
+    """What the engine does to the weights as it loads them; `any` lets the search choose FP8."""
+    chunked_prefill: Switch | None = None
+    """A step may compute part of a prompt."""
+    prefix_caching: Switch | None = None
+    """Prompts that begin alike share their KV cache."""
     max_num_seqs: PositiveInt | None = Field(default=None, le=8192)
     """Sequences in a batch."""
     max_num_batched_tokens: PositiveInt | None = Field(default=None, le=1048576)
@@ -91,6 +129,8 @@ class WorkloadSpec(Document):
     """Mean answer length."""
     burstiness: Decimal = "1"
     """Coefficient of variation of the gaps between requests; 1 is Poisson."""
+    prefix_hit_percent: NonNegativeInt = Field(default=0, le=99)
+    """Share of the prompts' tokens that the prefix cache holds already."""
 
 
 class ScalingSpec(Document):
@@ -108,13 +148,37 @@ class ScalingSpec(Document):
         return self
 
 
+GpuName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+
+
+class GpuOfferSpec(Document):
+    """A GPU type to choose from."""
+
+    gpu: GpuName
+    """GPU type, a name of the catalogue."""
+    price_per_hour: Decimal = "1"
+    """What one GPU costs an hour, in any currency; 1 counts GPUs."""
+
+
 class PlacementSpec(Document):
     """Where replicas run."""
 
-    gpu: str = Field(min_length=1, max_length=63)
-    """GPU type, a name of the catalogue."""
+    gpu: GpuName | None = None
+    """GPU type, a name of the catalogue; excludes gpus."""
+    gpus: list[GpuOfferSpec] | None = Field(default=None, min_length=1, max_length=16)
+    """GPU types to choose the cheapest from; excludes gpu and profile."""
+    node_gpus: PositiveInt = Field(default=8, le=16)
+    """GPUs of a node; a replica lies within one."""
     profile: str = Field(default="", max_length=253)
     """EngineProfile to predict with; computed from data sheets when empty."""
+
+    @model_validator(mode="after")
+    def _one_way_to_name_gpus(self) -> Self:
+        if (self.gpu is None) == (self.gpus is None):
+            raise ValueError("give gpu or gpus, and not both")
+        if self.gpus is not None and self.profile:
+            raise ValueError("a profile is for one GPU type: give gpu instead of gpus")
+        return self
 
 
 class ResilienceSpec(Document):

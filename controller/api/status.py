@@ -2,9 +2,12 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from profiler.document import Document
+from controller.api.llmservice import Switch
+from profiler.configuration import Quantization
+from profiler.document_base import Document
+from profiler.operators import KvDtype
 
 
 class _Field(Document):
@@ -59,10 +62,22 @@ class LastDecision(_Field):
 
 
 class ConfigurationStatus(_Field):
-    """The engine configuration in force."""
+    """The engine configuration in force, and why it was chosen."""
 
+    gpu: str = ""
+    """GPU type."""
     tensor_parallel_size: NonNegativeInt
-    """GPUs of a replica."""
+    """GPUs that share every matrix."""
+    pipeline_parallel_size: PositiveInt = 1
+    """Stages that share the layers."""
+    data_parallel_size: PositiveInt = 1
+    """Schedulers that share the experts."""
+    expert_parallel: Switch = Switch.DISABLED
+    """Whole experts per GPU."""
+    kv_cache_dtype: KvDtype = KvDtype.AUTO
+    """How the KV cache is stored."""
+    quantization: Quantization = Quantization.NONE
+    """What the engine does to the weights as it loads them."""
     max_num_seqs: NonNegativeInt
     """Sequences in a batch."""
     max_num_batched_tokens: NonNegativeInt
@@ -71,8 +86,16 @@ class ConfigurationStatus(_Field):
     """Share of the card's memory."""
     max_model_len: NonNegativeInt
     """Longest sequence, tokens."""
+    chunked_prefill: Switch = Switch.ENABLED
+    """A step may compute part of a prompt."""
+    prefix_caching: Switch = Switch.ENABLED
+    """Prompts that begin alike share their KV cache."""
     requests_per_second_per_replica: str
     """What one replica carries within the SLO, decimal."""
+    reason: str = Field(default="", max_length=1024)
+    """Why, in CamelCase: Recommended, Kept."""
+    message: str = Field(default="", max_length=32768)
+    """Why, in a sentence with its numbers."""
 
 
 class LLMServiceStatus(_Field):

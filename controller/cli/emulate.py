@@ -17,18 +17,21 @@ from controller.cli.options import (
     BlockSize,
     Caching,
     Chunked,
+    ExpertParallel,
     GpuName,
     MaxBatched,
     MaxLen,
     MaxSeqs,
+    PipelineParallel,
     ProfileDocument,
     TensorParallel,
     Utilization,
     find_profile,
 )
 from profiler import emulator
-from profiler.configuration import Configuration
+from profiler.configuration import Configuration, Quantization
 from profiler.errors import Refused
+from profiler.operators import KvDtype
 from profiler.profile import EngineProfile
 from profiler.scheduler import Limits
 
@@ -37,10 +40,10 @@ CONTEXT_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 IGNORED_WITH_VALUE = frozenset({
     "--chat-template", "--code-revision", "--config-format", "--cpu-offload-gb",
     "--distributed-executor-backend", "--download-dir", "--dtype", "--generation-config",
-    "--hf-config-path", "--hf-overrides", "--hf-token", "--kv-cache-dtype", "--load-format",
-    "--max-log-len", "--model-impl", "--pipeline-parallel-size", "--quantization",
-    "--reasoning-parser", "--response-role", "--revision", "--root-path", "--runner",
-    "--swap-space", "--tokenizer", "--tokenizer-mode", "--tokenizer-revision", "--tool-call-parser",
+    "--hf-config-path", "--hf-overrides", "--hf-token", "--load-format",
+    "--max-log-len", "--model-impl", "--reasoning-parser", "--response-role", "--revision",
+    "--root-path", "--runner", "--swap-space", "--tokenizer", "--tokenizer-mode",
+    "--tokenizer-revision", "--tool-call-parser",
     "--uvicorn-log-level",
 })  # fmt: skip
 IGNORED_SWITCHES = frozenset({
@@ -65,6 +68,8 @@ Model = Annotated[
 ServedName = Annotated[list[str] | None, typer.Option(help="Name in the API; may be repeated.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)]
+KvCache = Annotated[str, typer.Option(help="As vLLM; fp8 and its dialects change timing.")]
+Quantized = Annotated[str, typer.Option(help="As vLLM; fp8 changes timing.")]
 Blocks = Annotated[int | None, typer.Option(help="KV blocks, instead of what fits.", min=1)]
 SleepMode = Annotated[bool, typer.Option("--enable-sleep-mode", help="Serve /sleep and /wake_up.")]
 Timeout = Annotated[
@@ -87,6 +92,10 @@ def emulate(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     tensor_parallel_size: TensorParallel = 1,
+    pipeline_parallel_size: PipelineParallel = 1,
+    enable_expert_parallel: ExpertParallel = False,
+    kv_cache_dtype: KvCache = "auto",
+    quantization: Quantized = "",
     max_num_seqs: MaxSeqs = 256,
     max_num_batched_tokens: MaxBatched = 8192,
     gpu_memory_utilization: Utilization = 0.9,
@@ -112,6 +121,10 @@ def emulate(
     begun_s = clock.now_s()
     configuration = Configuration(
         tensor_parallel_size=tensor_parallel_size,
+        pipeline_parallel_size=pipeline_parallel_size,
+        enable_expert_parallel=enable_expert_parallel,
+        kv_cache_dtype=KvDtype.FP8 if kv_cache_dtype.startswith("fp8") else KvDtype.AUTO,
+        quantization=Quantization.FP8 if quantization == "fp8" else Quantization.NONE,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         gpu_memory_utilization=gpu_memory_utilization,

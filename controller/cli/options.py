@@ -50,7 +50,13 @@ def find_profile(
 ) -> EngineProfile:
     """Read the profile, or compute it from model and GPU."""
     if document is None:
-        return resolve_profile(model, gpu, configuration.layout, configuration.kv_cache_dtype)
+        return resolve_profile(
+            model,
+            gpu,
+            configuration.layout,
+            configuration.kv_cache_dtype,
+            configuration.quantization,
+        )
     profile = read_profile(document)
     profile.check_layout(configuration)
     return profile

@@ -17,6 +17,12 @@ def decision_event(meta: Meta, decision: Decision, now: str) -> dict[str, Any]:
     return _event(meta, "Normal", str(decision.reason), decision.message, now)
 
 
+def configuration_event(meta: Meta, why: str, now: str) -> dict[str, Any]:
+    """Tell that replicas are to be replaced by those of another configuration."""
+    note = f"replicas of another configuration are rolled out: {why}"
+    return _event(meta, "Normal", "ConfigurationChanged", note, now)
+
+
 def warning_event(meta: Meta, reason: str, message: str, now: str) -> dict[str, Any]:
     """Tell what a person must mend."""
     return _event(meta, "Warning", reason, message, now)

@@ -113,7 +113,7 @@ def _engine_pod_spec(service: Service, images: Images) -> dict[str, Any]:
         "containers": [container],
     }
     if vllm:
-        gpus = str(service.configuration.tensor_parallel_size)
+        gpus = str(service.configuration.layout.gpus)
         container["resources"] = {"limits": {"nvidia.com/gpu": gpus}}
         spec["nodeSelector"] = {"nvidia.com/gpu.product": service.gpu_product}
     return spec

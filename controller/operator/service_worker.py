@@ -18,15 +18,16 @@ from pydantic import ValidationError
 
 from controller.api import GROUP, VERSION, parse_service
 from controller.api.status import LLMServiceStatus
+from controller.configure import InForce
 from controller.decide import State
 from controller.kube import Conflict, KubeClient, NotFound
 from controller.kube.objects import Custom
 from controller.loop import Outcome, Publish, ServiceLoop, publish_to_nobody
 from controller.metrics import Metrics
-from controller.operator.events import decision_event, warning_event
+from controller.operator.events import configuration_event, decision_event, warning_event
 from controller.operator.manifests import Images, Owner, endpoint, router_objects
 from controller.operator.paths import path_of
-from controller.operator.status import refused_status, status_of
+from controller.operator.status import in_force, refused_status, status_of
 from controller.runtimes.kubernetes import KubernetesRuntime
 from controller.service import Service, resolve_service
 from profiler.errors import DoesNotFit, Refused, RetryLater, WhaleFluxError
@@ -113,7 +114,10 @@ class ServiceWorker:
         }
         manifest = parse_service(document, f"LLMService {self._name}")
         profiles = self._around.profiles(meta.namespace)
-        service = await asyncio.to_thread(resolve_service, manifest, profiles)
+        before = in_force(self._status)
+        service = await asyncio.to_thread(resolve_service, manifest, profiles, before)
+        if before is not None and before != InForce(service.gpu, service.configuration):
+            await self._tell(configuration_event(meta, service.why, self._now()))
         owner = Owner(meta.name, meta.uid)
         for thing in router_objects(service, owner, self._around.images):
             await self._around.client.apply(path_of(thing), thing)

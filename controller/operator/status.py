@@ -6,6 +6,7 @@ time moves only when its status does.
 
 from collections.abc import Iterable
 
+from controller.api.llmservice import Switch
 from controller.api.status import (
     Condition,
     ConfigurationStatus,
@@ -13,10 +14,13 @@ from controller.api.status import (
     LLMServiceStatus,
     ReplicasByRole,
 )
+from controller.configure import InForce
 from controller.loop import Logged, Outcome
 from controller.observation import COMING, Observation, Phase
 from controller.operator import labels
 from controller.service import Service
+from profiler.configuration import Configuration
+from profiler.errors import Refused
 
 ACCEPTED, AVAILABLE, OBSERVED, SLO_ATTAINED, READY = (
     "Accepted",
@@ -146,13 +150,52 @@ def _roles(seen: Observation) -> ReplicasByRole:
 def _configuration(service: Service, capacity_rps: float) -> ConfigurationStatus:
     c = service.configuration
     return ConfigurationStatus(
+        gpu=service.gpu,
         tensor_parallel_size=c.tensor_parallel_size,
+        pipeline_parallel_size=c.pipeline_parallel_size,
+        data_parallel_size=c.data_parallel_size,
+        expert_parallel=_switch(c.enable_expert_parallel),
+        kv_cache_dtype=c.kv_cache_dtype,
+        quantization=c.quantization,
         max_num_seqs=c.max_num_seqs,
         max_num_batched_tokens=c.max_num_batched_tokens,
         gpu_memory_utilization_percent=round(100 * c.gpu_memory_utilization),
         max_model_len=c.max_model_len or service.profile.max_model_len,
+        chunked_prefill=_switch(c.enable_chunked_prefill),
+        prefix_caching=_switch(c.enable_prefix_caching),
         requests_per_second_per_replica=f"{capacity_rps:.2f}",
+        reason=str(service.origin),
+        message=service.why,
     )
+
+
+def _switch(on: bool) -> Switch:
+    return Switch.ENABLED if on else Switch.DISABLED
+
+
+def in_force(status: LLMServiceStatus) -> InForce | None:
+    """Read back what replicas run; None before the first, or where it cannot be."""
+    c = status.configuration
+    if c is None or not c.gpu:
+        return None
+    try:
+        configuration = Configuration(
+            tensor_parallel_size=c.tensor_parallel_size,
+            pipeline_parallel_size=c.pipeline_parallel_size,
+            data_parallel_size=c.data_parallel_size,
+            enable_expert_parallel=c.expert_parallel is Switch.ENABLED,
+            kv_cache_dtype=c.kv_cache_dtype,
+            quantization=c.quantization,
+            max_num_seqs=c.max_num_seqs,
+            max_num_batched_tokens=c.max_num_batched_tokens,
+            gpu_memory_utilization=c.gpu_memory_utilization_percent / 100,
+            max_model_len=c.max_model_len,
+            enable_chunked_prefill=c.chunked_prefill is Switch.ENABLED,
+            enable_prefix_caching=c.prefix_caching is Switch.ENABLED,
+        )
+    except Refused:
+        return None
+    return InForce(c.gpu, configuration)
 
 
 def _last_decision(last: Logged | None, former: LLMServiceStatus, now: str) -> LastDecision | None:

@@ -247,7 +247,12 @@ def test_an_unknown_profile_is_told_with_the_known_ones() -> None:
 def test_a_model_that_cannot_fit_says_what_takes_the_room() -> None:
     big = {"uri": "meta-llama/Llama-3.1-70B-Instruct"}
     manifest = parse_service(
-        a_manifest(model=big, engine={"tensorParallelSize": 1}, placement={"gpu": "L4"}), "here"
+        a_manifest(
+            model=big,
+            engine={"tensorParallelSize": 1, "pipelineParallelSize": 1},
+            placement={"gpu": "L4"},
+        ),
+        "here",
     )
     with pytest.raises(DoesNotFit, match=r"does not fit: .*weights take 131.4.*raise tensor_par"):
         resolve_service(manifest, {})
@@ -255,8 +260,8 @@ def test_a_model_that_cannot_fit_says_what_takes_the_room() -> None:
 
 def test_an_objective_that_nothing_meets_says_what_the_best_reaches() -> None:
     line = unresolved(slo={"ttftMs": 1})
-    assert "misses it even idle" in line
-    assert "loosen the bound" in line
+    assert "nothing meets it, even idle" in line
+    assert "loosen TTFT to at least" in line
 
 
 def test_pinned_parallelism_that_contradicts_the_profile_is_refused() -> None:
@@ -266,7 +271,7 @@ def test_pinned_parallelism_that_contradicts_the_profile_is_refused() -> None:
         engine={"type": "emulated", "tensorParallelSize": 2},
     )
     assert line == (
-        "spec.engine.tensorParallelSize 2 is not that of profile 'mine' (1): drop one of them"
+        "spec.engine: its parallel sizes are not those of profile 'mine' (TP1): drop one of them"
     )
 
 

@@ -10,6 +10,7 @@ from controller.observe import ATTAINMENT_WINDOW_S, STALE_AFTER_S, Observer
 from monitor import Reading
 from monitor.detectors.wedged import WEDGED_AFTER_S
 from profiler.slo import Slo
+from profiler.surface import CapacitySurface
 from tests.controller.builders import (
     a_capacity,
     a_histogram,
@@ -263,10 +264,32 @@ async def test_the_book_gives_the_hint_while_it_computes_and_its_own_figure_afte
     found = book.rate_rps(1000.0, 200.0)
     assert found != 4.0
     assert found > 0
-    assert book.rate_rps(1005.0, 201.0) == found  # about that long: no second search
-    assert book.rate_rps(2000.0, 200.0) == found  # meanwhile the last known
+    near = book.rate_rps(1005.0, 201.0)  # about that long: read off the same surface
+    assert near == pytest.approx(found, rel=0.02)
+    assert book.rate_rps(2000.0, 200.0) == near  # meanwhile the last known
     await settled(book)
     assert book.rate_rps(2000.0, 200.0) < found
+
+
+async def test_bursts_cost_capacity() -> None:
+    book = CapacityBook(a_service())
+    rates = []
+    for cv in (1.0, 3.0):
+        book.rate_rps(1000.0, 200.0, cv)
+        await settled(book)
+        rates.append(book.rate_rps(1000.0, 200.0, cv))
+    assert rates[1] < rates[0]
+
+
+async def test_a_surface_in_the_profile_answers_at_once() -> None:
+    service = a_service()
+    axes: tuple[tuple[float, ...], ...] = ((100.0, 1600.0), (50.0, 800.0), (1.0,))
+    surface = CapacitySurface(service.configuration, service.slo, *axes, (8.0, 4.0, 4.0, 2.0))
+    book = CapacityBook(replace(service, profile=replace(service.profile, capacity=(surface,))))
+    assert book.rate_rps(400.0, 200.0, 1.0) == pytest.approx(4.0)
+    assert book._under_way is None
+    book.rate_rps(50.0, 200.0, 1.0)  # beyond it the twin is asked
+    await settled(book)
 
 
 @pytest.mark.parametrize("known", [(None, None), (100.0, None), (None, 100.0), (0.0, 100.0)])
@@ -287,9 +310,8 @@ async def test_lengths_that_miss_the_objective_even_idle_are_scaled_by_their_tok
 
 async def test_lengths_that_the_cache_cannot_hold_leave_the_hint() -> None:
     book = CapacityBook(a_service())
-    book.rate_rps(5e6, 100.0)
-    await settled(book)
     assert book.rate_rps(5e6, 100.0) == 4.0
+    assert book._under_way is None
 
 
 async def test_the_lengths_seen_lately_decide_the_capacity() -> None:

@@ -67,7 +67,7 @@ def test_a_trace_sets_rate_lengths_and_burstiness(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--slo-ttft-ms", "1"], "misses it even idle"),
+        (["--slo-ttft-ms", "1"], "nothing meets it, even idle"),
         (["--gpu", "abacus"], "unknown type 'abacus'"),
         (["--rate", "0"], "rate must be a positive number"),
     ],

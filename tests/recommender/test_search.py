@@ -7,7 +7,15 @@ from profiler.errors import DoesNotFit, Refused
 from profiler.hardware import GIB
 from profiler.memory import EngineMemory
 from profiler.slo import Slo
-from recommender import Candidate, Pins, Recommendation, find_capacity, recommend, search_batching
+from recommender import (
+    Candidate,
+    Pins,
+    Recommendation,
+    Station,
+    find_capacity,
+    recommend,
+    search_batching,
+)
 from tests.recommender.builders import a_profile, a_slo, a_workload
 
 SMALL, LARGE = "meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.1-70B-Instruct"
@@ -20,12 +28,14 @@ def found() -> Recommendation:
     return recommend(LARGE, "H100-SXM", a_workload(), RELAXED, pins)
 
 
-def test_the_best_carries_most_per_gpu(found: Recommendation) -> None:
-    assert all(found.best.rps_per_gpu >= other.rps_per_gpu for other in found.runners_up)
-    rates = [candidate.rps_per_gpu for candidate in found.runners_up]
-    assert rates == sorted(rates, reverse=True)
-    sizes = {c.configuration.tensor_parallel_size for c in (found.best, *found.runners_up)}
-    assert len(sizes) == 1 + len(found.runners_up)
+def test_the_best_costs_least_and_the_runners_up_follow_in_order(found: Recommendation) -> None:
+    rate = a_workload().sized_rps
+    standings = [c.standing(rate) for c in (found.best, *found.runners_up)]
+    costs = [cost for cost, _ in standings]
+    assert costs[0] == min(costs)
+    assert standings[1:] == sorted(standings[1:])
+    layouts = {c.configuration.layout for c in (found.best, *found.runners_up)}
+    assert len(layouts) == 1 + len(found.runners_up)
 
 
 def test_nothing_is_proposed_that_does_not_fit(found: Recommendation) -> None:
@@ -65,7 +75,7 @@ def test_the_search_never_ends_below_the_plain_configuration() -> None:
     profile, workload, slo = a_profile(), a_workload(), a_slo()
     best, scored = search_batching(profile, workload, slo, Pins())
     plain = Configuration(max_model_len=best.configuration.max_model_len)
-    carried = find_capacity(profile.cost, profile.limits(plain), workload, slo)
+    carried = find_capacity(Station.of(profile, plain), workload, slo)
     assert carried is not None
     assert best.capacity.rate_rps >= carried.rate_rps
     assert scored > 1
@@ -109,14 +119,26 @@ def refusal(model: str, gpu: str, slo: Slo = RELAXED, pins: Pins | None = None) 
 
 
 def test_a_model_that_fits_nowhere_does_not_fit() -> None:
+    pins = Pins(tensor_parallel_size=2, pipeline_parallel_size=1)
     with pytest.raises(DoesNotFit, match="raise tensor_parallel_size or take a larger GPU"):
-        recommend(LARGE, "L4", a_workload(), RELAXED, Pins(tensor_parallel_size=2))
+        recommend(LARGE, "L4", a_workload(), RELAXED, pins)
 
 
 def test_an_objective_that_is_missed_even_idle_says_what_is_reached() -> None:
     line = refusal(SMALL, "L4", Slo(itl_s=1e-4), Pins(1, 16, 2048))
-    assert line.startswith("slo: 1 × L4 misses it even idle: 95% of requests within TTFT ")
-    assert line.endswith("loosen the bound, shorten prompts, or take a faster GPU")
+    assert line.startswith("slo: nothing meets it, even idle; nearest is ")
+    assert "(TP1" in line
+    reached_ms = float(line.split("ITL ")[1].split(" ms")[0])
+    wanted_ms = float(line.split("loosen ITL to at least ")[1].split(" ms")[0])
+    assert wanted_ms > reached_ms
+    assert line.endswith("shorten prompts, or take a faster GPU")
+
+
+def test_an_objective_loosened_as_told_is_met() -> None:
+    line = refusal(SMALL, "L4", Slo(itl_s=1e-4), Pins(1, 16, 2048))
+    wanted_s = float(line.split("loosen ITL to at least ")[1].split(" ms")[0]) / 1e3
+    best = recommend(SMALL, "L4", a_workload(), Slo(itl_s=wanted_s), Pins(1, 16, 2048)).best
+    assert best.capacity.rate_rps > 0
 
 
 def test_unknown_names_and_impossible_pins_are_refused_in_one_line() -> None:

@@ -1,0 +1,6 @@
+def explain_shortfalls(*a):
+    return ()
+
+
+def explain_binding(*a):
+    return ()

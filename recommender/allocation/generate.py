@@ -1,0 +1,299 @@
+"""Column generation: a near-best point for the model, and a bound on any point.
+
+Rounded-up replicas of a hundred services make the whole problem hard for branch and bound
+(minutes to 1 %), yet only pools and budgets couple the demands. So a master problem chooses
+one whole column a demand within the pools; its duals price the pools; at those prices each
+demand alone is a small problem that HiGHS solves to proof. By Lagrangian duality the sum of
+what HiGHS proves for them, less the pools' rent, undercuts every allocation: far nearer than
+the relaxation of the whole, which cuts replicas into pieces.
+
+The point is handed to branch and bound as a start, and checked there against every row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array, csr_array, hstack, vstack
+
+from recommender.allocation.columns import Choices, make_choices
+from recommender.allocation.improve import Choosing, begin, search
+from recommender.allocation.model import Model
+from recommender.allocation.solver import (
+    Floats,
+    Problem,
+    Relaxed,
+    Solved,
+    relax,
+    solve,
+)
+from recommender.allocation.values import Effort
+
+_SCALES = (0.0, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
+"""First guesses of pools' prices, by those of the relaxation: too cheap up to too dear."""
+_ROUNDS = 3
+"""Rounds of guessed columns before any are proved best."""
+_PROOFS = 3
+"""Rounds in which each demand is solved to proof, at most."""
+_SEARCHES = 8
+"""Neighbourhoods searched for one bound, at most."""
+_REPOOL_S = 0.3
+_SKIP = 1e4
+"""Cost, in dearest columns, of leaving a demand without a column; no point may."""
+
+FULL = (1.0,)
+PARTIAL = (1.0, 0.9, 0.7, 0.5, 0.25, 0.1)
+"""Shares of the rate that guesses aim at where not all can be carried."""
+
+
+@dataclass(slots=True)
+class Generated:
+    """What came of it; the better, the longer."""
+
+    point: Floats | None = None
+    """Within every row; None where none was found."""
+    objective: float = inf
+    bound: float = -inf
+    took_s: float = 0.0
+    """HiGHS' own seconds."""
+
+    def near(self, gap_ratio: float) -> bool:
+        """Whether the point is proved good enough."""
+        return self.objective - self.bound <= gap_ratio * abs(self.objective) + 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is solved: the model's problem, with the costs and bounds of a stage."""
+
+    model: Model
+    problem: Problem
+    rows: NDArray[np.int64]
+    """Shared ones."""
+    shared: "csc_array[np.float64]"
+    tight: NDArray[np.int64]
+    """Of the shared rows, those that remain when levels are put into the rows they bound."""
+    choices: tuple[Choices, ...]
+
+    @property
+    def loose(self) -> slice:
+        """Columns that belong to no demand; they come last."""
+        return slice(self.model.blocks[-1].last_column, self.problem.cost.size)
+
+
+def generate(
+    model: Model,
+    problem: Problem,
+    seeds: Sequence[Floats],
+    targets: Sequence[float],
+    effort: Effort,
+) -> Generated:
+    """Find a point and a bound; stops within the effort, or when more rounds do not help.
+
+    Seeds are points to choose from too, and need not be within the rows.
+    """
+    found = Generated()
+    relaxed = relax(problem)
+    if relaxed is None:
+        return found
+    task = _task(model, problem, seeds, targets)
+    dual = _guess(task, relaxed)
+    for _ in range(_PROOFS):
+        _prove(task, dual, found)
+        dual = _dual(task, relax(_master(task)), dual)
+        for choice in task.choices:
+            choice.add_cheapest(dual)
+        _choose(task, effort, found)
+        if found.near(effort.gap_ratio) or found.took_s > effort.time_limit_s / 2:
+            break
+        dual = _dual(task, relax(_master(task)), dual)
+    return found
+
+
+def _task(
+    model: Model, problem: Problem, seeds: Sequence[Floats], targets: Sequence[float]
+) -> Task:
+    rows = model.shared_rows
+    shared = csc_array(problem.matrix[rows])
+    tight, without = _without_levels(model, problem, rows)
+    choices = tuple(
+        make_choices(block, problem, model.labels, (shared, without), targets)
+        for block in model.blocks
+    )
+    for choice in choices:
+        first, options = choice.block.first_column, len(choice.block.options)
+        choice.add_counts(np.zeros(options))
+        for seed in seeds:
+            choice.add_seed(seed[first : first + options].copy())
+    return Task(model, problem, rows, shared, tight, choices)
+
+
+def _without_levels(
+    model: Model, problem: Problem, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], "csc_array[np.float64]"]:
+    """Shared rows that are upper bounds, with each level replaced by what defines it."""
+    shared = csr_array(problem.matrix[rows])
+    last = model.blocks[-1].last_column
+    equal = np.flatnonzero(problem.row_lower[rows] == problem.row_upper[rows])
+    tight = np.flatnonzero(problem.row_lower[rows] != problem.row_upper[rows])
+    loose = shared[:, last:]
+    levels = loose[tight] @ loose[equal].T  # 1 × -1 where a row holds a level
+    return tight, csc_array(shared[tight] - levels @ shared[equal])
+
+
+def _guess(task: Task, relaxed: Relaxed) -> Floats:
+    """Fill the master with guesses; its duals."""
+    first = dual = relaxed.row_dual[task.rows]
+    for scale in _SCALES:
+        for choice in task.choices:
+            choice.add_cheapest(scale * first)
+    for _ in range(_ROUNDS):
+        dual = _dual(task, relax(_master(task)), dual)
+        for choice in task.choices:
+            choice.add_cheapest(dual)
+            choice.add_cheapest(0.5 * (first + dual))
+    return _dual(task, relax(_master(task)), dual)
+
+
+def _dual(task: Task, master: Relaxed | None, otherwise: Floats) -> Floats:
+    return otherwise if master is None else master.row_dual[: len(task.rows)]
+
+
+def _prove(task: Task, dual: Floats, found: Generated) -> None:
+    """Raise the bound to what these prices prove; keep each demand's best column."""
+    low, high = task.problem.row_lower[task.rows], task.problem.row_upper[task.rows]
+    side = np.where(dual > 0, low, high)
+    dual = np.where(np.isfinite(side), dual, 0.0)
+    total = float(dual @ np.where(np.isfinite(side), side, 0.0))
+    price = task.problem.cost[task.loose] - task.shared[:, task.loose].T @ dual
+    total += float(np.minimum(price * task.problem.upper[task.loose], 0.0).sum())
+    for choice in task.choices:
+        answer = solve(choice.own_problem(dual), None, 1e-3, 1.0, plain=True)
+        found.took_s += answer.took_s
+        if not isinstance(answer, Solved):
+            return
+        total += answer.bound
+        choice.add_counts(answer.x[: len(choice.block.options)])
+    found.bound = max(found.bound, total)
+
+
+def _choose(task: Task, effort: Effort, found: Generated) -> None:
+    """Turn the master's relaxation into whole choices; keep a better point."""
+    relaxed = relax(_master(task))
+    if relaxed is None:
+        return
+    dual = relaxed.row_dual[task.tight]
+    room = task.problem.row_upper[task.rows][task.tight]
+    first = [
+        choice.columns[k] if len(choice.columns) and share[k] > 0.5 else None
+        for choice, share in _shares(task, relaxed.x)
+        for k in [int(share.argmax()) if share.size else 0]
+    ]
+    now = begin(task.choices, first, dual, room)
+    for turn in range(_SEARCHES):
+        if turn or not now.whole:
+            search(now, turn)
+        if now.whole:
+            _keep(task, _repool(task, _point(task, now), found), found)
+            if found.near(0.8 * effort.gap_ratio) or found.point is None:
+                break
+            now.set_all([found.point[choice.block.columns] for choice in task.choices])
+    found.took_s += now.took_s
+
+
+def _shares(task: Task, x: Floats) -> Iterator[tuple[Choices, Floats]]:
+    """Each demand's columns as the master shares them out."""
+    at = task.problem.cost[task.loose].size
+    for choice in task.choices:
+        yield choice, x[at : at + len(choice.columns)]
+        at += len(choice.columns)
+
+
+def _point(task: Task, now: Choosing) -> Floats:
+    """Put choices together; levels follow from them."""
+    x = np.zeros(task.problem.cost.size)
+    for choice, column in zip(task.choices, now.chosen, strict=True):
+        x[choice.block.columns] = column
+    equal = np.setdiff1d(np.arange(len(task.rows)), task.tight)
+    x[task.loose] = task.shared[:, task.loose][equal].T @ -(task.shared[equal] @ x)
+    return x
+
+
+def _repool(task: Task, x: Floats, found: Generated) -> Floats:
+    """Move replicas to the best pools, with each demand's variants as they are.
+
+    All demands at once, and little work for HiGHS: rates are settled, a transport remains.
+    """
+    problem, rows, counts = task.problem, [], []
+    upper = problem.upper.copy()
+    for block in task.model.blocks:
+        by_variant: dict[int, list[int]] = {}
+        for k, option in enumerate(block.options):
+            by_variant.setdefault(option.variant, []).append(block.first_column + k)
+        for columns in by_variant.values():
+            count = float(x[columns].sum())
+            if count:
+                rows.append(columns)
+                counts.append(count)
+            else:
+                upper[columns] = 0.0
+    index = np.concatenate([np.full(len(columns), r) for r, columns in enumerate(rows)])
+    held = csr_array((np.ones(index.size), (index, np.concatenate(rows))), (len(rows), x.size))
+    held_problem = replace(
+        problem,
+        upper=upper,
+        matrix=csr_array(vstack([problem.matrix, held])),
+        row_lower=np.concatenate([problem.row_lower, counts]),
+        row_upper=np.concatenate([problem.row_upper, counts]),
+    )
+    answer = solve(held_problem, x, 1e-4, _REPOOL_S, plain=True)
+    found.took_s += answer.took_s
+    return answer.x if isinstance(answer, Solved) else x
+
+
+def _keep(task: Task, x: Floats, found: Generated) -> None:
+    if task.problem.cost @ x < found.objective:
+        found.point, found.objective = x, float(task.problem.cost @ x)
+
+
+def _master(task: Task) -> Problem:
+    """Choose one column a demand, or skip it at a price, within the shared rows."""
+    problem, loose, demands = task.problem, task.loose, len(task.choices)
+    stacks = [np.array(c.columns).reshape(len(c.columns), -1) for c in task.choices]
+    cost = [s @ c.own.cost for s, c in zip(stacks, task.choices, strict=True) if len(s)]
+    owner = np.repeat(np.arange(demands), [len(stack) for stack in stacks])
+    many, free = owner.size, problem.cost[loose].size
+    ones = csr_array((np.ones(many), (owner, np.arange(many))), shape=(demands, many))
+    usage = _usage(task, stacks)
+    top = hstack([task.shared[:, loose], usage, csr_array((len(task.rows), demands))])
+    bottom = hstack([csr_array((demands, free)), ones, csr_array(np.eye(demands))])
+    skip = _SKIP * max(float(problem.cost.max(initial=0.0)), 1e-3)
+    return Problem(
+        cost=np.concatenate([problem.cost[loose], *cost, np.full(demands, skip)]),
+        lower=np.zeros(free + many + demands),
+        upper=np.concatenate([problem.upper[loose], np.ones(many + demands)]),
+        integer=np.concatenate([problem.integer[loose], np.ones(many + demands, np.bool_)]),
+        matrix=csr_array(vstack([top, bottom])),
+        row_lower=np.concatenate([problem.row_lower[task.rows], np.ones(demands)]),
+        row_upper=np.concatenate([problem.row_upper[task.rows], np.ones(demands)]),
+    )
+
+
+def _usage(task: Task, stacks: Sequence[Floats]) -> "csr_array[np.float64]":
+    """What every column uses of the shared rows, [shared rows, columns]."""
+    rows, columns, values, first = [], [], [], 0
+    for choice, stack in zip(task.choices, stacks, strict=True):
+        if len(stack):
+            used = choice.shared.of(stack)
+            column, row = np.nonzero(used)
+            rows.append(choice.shared.rows[row])
+            columns.append(column + first)
+            values.append(used[column, row])
+            first += len(stack)
+    shape = (len(task.rows), first)
+    if not rows:
+        return csr_array(shape)
+    places = (np.concatenate(rows), np.concatenate(columns))
+    return csr_array((np.concatenate(values), places), shape=shape)

@@ -1,0 +1,326 @@
+"""The plots, as plotly's plain data: colours tell the same thing apart in every one.
+
+Names are text in plotly too: what would be read as its markup is escaped.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from profiler.estimate import Parts
+from profiler.timings import Metric
+from recommender.binding import what_binds
+from recommender.explanation import QUANTILES, Point, title
+from recommender.report.draw import Figure
+from recommender.report.facts import Facts
+from recommender.report.wording import SHORT, UNITS, bounds, latency, number
+from recommender.workload import Ints
+
+CURVES = (Metric.TTFT, Metric.ITL, Metric.E2E)
+_COLOURS = ("#4269d0", "#e0892b", "#3ca951", "#a463f2", "#d6538c", "#2a9d9d", "#9c6b4e", "#8a9099")
+_BOUND = "#d64545"
+_GREY = "#8a9099"
+_PARTS = {
+    "weights": ("weights read", "#2f5fc4"),
+    "decode_attention": ("KV cache read", "#6f97ea"),
+    "mixed": ("answers slowed by prompts", "#2a9d9d"),
+    "compute": ("matrix compute", "#e0892b"),
+    "prefill_attention": ("prompt attention", "#c2571f"),
+    "link": ("messages between GPUs", "#a463f2"),
+    "overhead": ("launch and schedule", "#6d747e"),
+    "sequence": ("work per sequence", "#a3a9b2"),
+}
+"""Blue waits for memory, orange computes, violet sends, grey is neither."""
+_LEAST_SHARE = 0.002
+_BINS = 40
+_WIDE = 30.0
+"""A spread beyond which lengths are shown on a logarithmic axis."""
+_DECADE = 10.0
+_LABEL = 44
+"""Letters of a name on an axis."""
+
+
+def figures(facts: Facts) -> dict[str, Figure]:
+    """Every plot by the name of its place."""
+    workload = facts.asked.workload
+    return {
+        "plot-prompts": _lengths(workload.input_tokens, "prompt tokens", _COLOURS[0]),
+        "plot-answers": _lengths(workload.output_tokens, "answer tokens", _COLOURS[1]),
+        "plot-steps": _steps(facts),
+        **{
+            f"plot-{metric.value}": _curve(facts, metric)
+            for metric in CURVES
+            if facts.distribution(metric) is not None
+        },
+        **({"plot-pareto": _pareto(facts)} if facts.story.pareto else {}),
+    }
+
+
+def plain(name: str) -> str:
+    """A name that plotly shows as it is."""
+    return escape(name, quote=False)
+
+
+def _layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+    axis = {"automargin": True, "gridcolor": "#d5d8dd", "zeroline": False, "fixedrange": True}
+    return {
+        "template": "none",
+        "height": height,
+        "margin": {"l": 56, "r": 16, "t": 14, "b": 44},
+        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hoverlabel": {"bgcolor": "#1b1e23", "font": {"color": "#ffffff"}, "align": "left"},
+        "xaxis": {**axis, **x},
+        "yaxis": {**axis, **y},
+        **more,
+    }
+
+
+def _axis(text: str, **more: Any) -> dict[str, Any]:
+    return {"title": {"text": text, "standoff": 8}, **more}
+
+
+# --- lengths ---
+
+
+def _lengths(tokens: Ints, name: str, colour: str) -> Figure:
+    """Share of requests by length; counted here, for a trace has millions."""
+    least, most = float(tokens.min()), float(tokens.max())
+    usual = float(np.quantile(tokens, 0.05))
+    logarithmic = most > _WIDE * max(usual, 1.0)
+    edges = np.geomspace(max(least, 1.0), most + 1.0, _BINS + 1) if logarithmic else None
+    if edges is None:
+        edges = np.linspace(least, max(most, least + 1.0), _BINS + 1)
+    counts, _ = np.histogram(tokens, edges)
+    share = 100.0 * counts / tokens.size
+    steps = {
+        "type": "scatter", "mode": "lines", "fill": "tozeroy", "fillcolor": colour + "66",
+        "line": {"shape": "hv", "color": colour, "width": 1.5},
+        "x": np.round(edges, 1).tolist(),
+        "y": [*np.round(share, 3).tolist(), 0.0],
+        "hovertemplate": "from %{x:,.0f} tokens: %{y:.1f} % of requests<extra></extra>",
+    }  # fmt: skip
+    marks = (("mean", float(tokens.mean())), ("95 %", float(np.quantile(tokens, 0.95))))
+    shapes = [_upright(value, _GREY) for _, value in marks]
+    notes = [_note(value, f"{said} {value:.0f}", logarithmic) for said, value in marks]
+    return {
+        "data": [steps],
+        "layout": _layout(
+            220,
+            _axis(name, type="log" if logarithmic else "linear"),
+            _axis("requests, %", rangemode="tozero"),
+            shapes=shapes, annotations=notes, showlegend=False,
+        ),
+    }  # fmt: skip
+
+
+def _upright(x: float, colour: str) -> dict[str, Any]:
+    line = {"color": colour, "width": 1.5, "dash": "dot"}
+    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line}
+
+
+def _note(x: float, text: str, logarithmic: bool) -> dict[str, Any]:
+    """Text at the top of an upright line."""
+    at = math.log10(x) if logarithmic else x
+    place = {"x": at, "xref": "x", "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "top"}
+    return {"text": text, "showarrow": False, "font": {"size": 12}, "xshift": 3, **place}
+
+
+# --- where the time of a step goes ---
+
+
+def _steps(facts: Facts) -> Figure:
+    """A bar per candidate, the best on top, the same parts in the same order."""
+    names = [_label(title(candidate)) for candidate in facts.candidates]
+    shares = [_shares_of(facts, i) for i in range(len(names))]
+    rows = list(range(len(names)))
+    bars = [
+        {
+            "type": "bar", "orientation": "h", "name": said, "y": rows,
+            "x": [100.0 * getattr(each, part) for each in shares],
+            "marker": {"color": colour}, "width": 0.62,
+            "text": [_inside(getattr(each, part)) for each in shares],
+            "textposition": "inside", "insidetextanchor": "middle", "textangle": 0,
+            "textfont": {"color": "#ffffff"}, "constraintext": "none",
+            "hovertemplate": f"{said}: %{{x:.1f}} % of a step<extra></extra>",
+        }
+        for part, (said, colour) in _PARTS.items()
+        if any(getattr(each, part) > _LEAST_SHARE for each in shares)
+    ]  # fmt: skip
+    labels = {"tickmode": "array", "tickvals": rows, "ticktext": names, "autorange": "reversed"}
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
+    return {
+        "data": bars,
+        "layout": _layout(
+            130 + 46 * len(rows),
+            _axis("share of a mean step, %", range=[0, 100]),
+            {**labels, "showgrid": False},
+            barmode="stack", legend=legend,
+        ),
+    }  # fmt: skip
+
+
+def _shares_of(facts: Facts, place: int) -> Parts:
+    """Shares of the best are told already; those of the others are taken here."""
+    if place == 0:
+        return facts.story.binding.shares
+    asked = facts.asked
+    return what_binds(facts.candidates[place], asked.workload, asked.slo).shares
+
+
+def _inside(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.045 else ""
+
+
+def _label(name: str) -> str:
+    return plain(name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…")
+
+
+# --- latency ---
+
+
+def nines(share: float) -> float:
+    """Where a share of requests stands on an axis that gives each nine the same room."""
+    return -math.log10(1.0 - share)
+
+
+def _curve(facts: Facts, metric: Metric) -> Figure:
+    """Quantiles of one latency, beside its bound."""
+    told = facts.distribution(metric)
+    assert told is not None, "asked for where there is one"  # noqa: S101
+    unit, factor, _ = UNITS[metric]
+    colour = _COLOURS[CURVES.index(metric)]
+    curve = {
+        "type": "scatter", "mode": "lines+markers", "name": SHORT[metric],
+        "x": [nines(q) for q in QUANTILES],
+        "y": [_finite(factor * value) for value in told.quantiles],
+        "line": {"color": colour, "width": 2.5, "shape": "spline", "smoothing": 0.4},
+        "marker": {"size": 7},
+        "text": [f"{q:.0%} within {latency(metric, v)} {unit}"
+                 for q, v in zip(QUANTILES, told.quantiles, strict=True)],
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+    bound_s = dict(bounds(facts.asked.slo)).get(metric)
+    shapes = [_upright(nines(facts.asked.slo.percentile), _GREY)]
+    notes = []
+    if bound_s is not None:
+        shapes.append(_level(factor * bound_s))
+        notes.append(_level_note(factor * bound_s, f"bound {latency(metric, bound_s)} {unit}"))
+    ticks = {"tickvals": [nines(q) for q in QUANTILES], "ticktext": [f"{q:.0%}" for q in QUANTILES]}
+    highest = max([bound_s or 0.0, *(v for v in told.quantiles if math.isfinite(v))])
+    return {
+        "data": [curve],
+        "layout": _layout(
+            260,
+            _axis("share of requests", range=[nines(0.46), nines(0.9915)], **ticks),
+            _axis(f"{SHORT[metric]}, {unit}", range=[0, 1.14 * factor * highest]),
+            shapes=shapes, annotations=notes, showlegend=False,
+        ),
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _level(y: float) -> dict[str, Any]:
+    line = {"color": _BOUND, "width": 1.5, "dash": "dash"}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
+
+
+def _level_note(y: float, text: str) -> dict[str, Any]:
+    place = {"x": 0, "xref": "paper", "y": y, "xanchor": "left", "yanchor": "bottom"}
+    return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
+
+
+# --- cost and latency ---
+
+
+def _pareto(facts: Facts) -> Figure:
+    points, best = facts.story.pareto, facts.point
+    names = list(dict.fromkeys([title(facts.best), *(point.name for point in points)]))
+    groups = [_group(facts, name, _COLOURS[i % 8]) for i, name in enumerate(names)]
+    found = [group for group in groups if group["x"]]
+    data = [_front([point for point in points if point.efficient]), *found]
+    if best is not None:
+        data.append(_ring(best))
+    percentile = f"{facts.asked.slo.percentile:.0%}"
+    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
+    return {
+        "data": data,
+        "layout": _layout(
+            430,
+            _axis("cost per hour", **_scale([point.cost_per_hour for point in points])),
+            _axis(f"E2E within which {percentile} stay, s", **_scale([p.e2e_s for p in points])),
+            legend=legend,
+        ),
+    }  # fmt: skip
+
+
+def _group(facts: Facts, name: str, colour: str) -> Figure:
+    """All sizes of one candidate's fleet."""
+    points = [point for point in facts.story.pareto if point.name == name]
+    return {
+        "type": "scatter", "mode": "markers", "name": _label(name),
+        "x": [_finite(point.cost_per_hour) for point in points],
+        "y": [_finite(point.e2e_s) for point in points],
+        "text": [_told(point) for point in points],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {
+            "color": colour, "size": 11,
+            "symbol": ["circle" if point.efficient else "circle-open" for point in points],
+            "line": {"width": 2, "color": colour},
+        },
+    }  # fmt: skip
+
+
+def _told(point: Point) -> str:
+    """All of a point, for the pointer."""
+    lines = (
+        f"{point.replicas} × {plain(point.name)}",
+        f"{point.gpus} GPUs, {number(point.cost_per_hour)} per hour",
+        *(
+            f"{SHORT[metric]} {latency(metric, getattr(point, metric.value + '_s'))} "
+            f"{UNITS[metric][0]}"
+            for metric in CURVES
+        ),
+    )
+    return "<br>".join(lines)
+
+
+def _front(points: Sequence[Point]) -> Figure:
+    """Steps: what is paid for, until the next fleet that is faster can be paid."""
+    return {
+        "type": "scatter", "mode": "lines", "name": "efficient front",
+        "x": [point.cost_per_hour for point in points],
+        "y": [point.e2e_s for point in points],
+        "line": {"shape": "hv", "color": _GREY, "width": 1.5, "dash": "dot"},
+        "hoverinfo": "skip",
+    }  # fmt: skip
+
+
+def _ring(point: Point) -> Figure:
+    return {
+        "type": "scatter", "mode": "markers", "name": "recommended",
+        "x": [point.cost_per_hour], "y": [point.e2e_s], "hoverinfo": "skip",
+        "marker": {
+            "size": 21, "symbol": "circle-open", "color": _BOUND,
+            "line": {"width": 2.5, "color": _BOUND},
+        },
+    }  # fmt: skip
+
+
+def _scale(values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis where a decade is spanned, else one that begins at 0."""
+    known = list(_known(values))
+    if known and min(known) > 0 and max(known) > _DECADE * min(known):
+        return {"type": "log"}
+    return {"type": "linear", "rangemode": "tozero"}
+
+
+def _known(values: Sequence[float]) -> Iterator[float]:
+    return (value for value in values if math.isfinite(value))
