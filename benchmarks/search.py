@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.figure import tell
-from profiler.architecture import load_architecture
+from profiler.architecture import bundled_models, load_architecture
 from profiler.configuration import Configuration, Quantization
 from profiler.errors import Refused
 from profiler.hardware import find_gpu
@@ -104,6 +104,12 @@ def compare(model: str, gpu: str, pins: Pins, case: str, *, against_all: bool) -
         print(f"{case}, exhaustive: {' '.join(configuration.engine_args())}", file=sys.stderr)
 
 
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "mixtral": "MixtralForCausalLM",
+    "deepseek_v3": "DeepseekV3ForCausalLM",
+}  # fmt: skip
+"""What a config.json must name for that tool."""
+
 AICONFIGURATOR = """
 import json, sys, time
 from aiconfigurator.cli.api import cli_default
@@ -120,9 +126,14 @@ print("FIGURE", json.dumps({"first_s": took[0], "warm_s": took[1], "chosen": res
 
 def ask_aiconfigurator(python: Path, model: str, system: str, case: str) -> None:
     """Let it search for the same; silent about what it cannot do but for a line."""
-    asked = {"model": model, "system": system, "isl": INPUT, "osl": OUTPUT, "ttft": TTFT_MS,
-             "tpot": ITL_MS}  # fmt: skip
+    config = bundled_models()[model]
+    architectures = [ARCHITECTURES[config["model_type"]]]
     with TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(
+            json.dumps({"architectures": architectures} | config)
+        )
+        asked = {"model": folder, "system": system, "isl": INPUT, "osl": OUTPUT,
+                 "ttft": TTFT_MS, "tpot": ITL_MS}  # fmt: skip
         ran = subprocess.run(
             [str(python), "-c", AICONFIGURATOR, json.dumps(asked)],
             cwd=folder, capture_output=True, text=True, timeout=600, check=False,

@@ -84,8 +84,8 @@ def resolve_service(
     SLO that no configuration meets).
     """
     spec = manifest.spec
-    slo = _slo(spec.slo)
-    workload = _workload(spec.workload)
+    slo = read_objective(spec.slo)
+    workload = read_traffic(spec.workload)
     choice = choose(spec, profiles, workload, slo, in_force)
     chosen = choice.candidate
     bounds = Bounds(1, 1)
@@ -124,7 +124,8 @@ def _product(gpu: str) -> str:
     return GPUS[gpu].product if gpu in GPUS else gpu
 
 
-def _slo(spec: SloSpec) -> Slo:
+def read_objective(spec: SloSpec) -> Slo:
+    """Read the objective, in seconds; a lenient one where none is given."""
     if spec.ttft_ms is None and spec.itl_ms is None and spec.e2e_ms is None:
         return _UNBOUNDED
     return Slo(
@@ -135,7 +136,8 @@ def _slo(spec: SloSpec) -> Slo:
     )
 
 
-def _workload(spec: WorkloadSpec) -> Workload:
+def read_traffic(spec: WorkloadSpec) -> Workload:
+    """Read the traffic that is hinted."""
     return workload_from_hints(
         float(spec.requests_per_second),
         spec.input_tokens,

@@ -234,6 +234,13 @@ def test_a_changed_engine_is_rolled_out_without_an_empty_moment(
 
     eventually(replaced, 120, "all replicas replaced")
     assert not any(seen_empty), "a replica served at every look"
+    chosen = service(cluster, namespace)["status"]["configuration"]
+    assert (chosen["maxNumSeqs"], chosen["reason"]) == (24, "Recommended")
+    assert " carries " in chosen["message"]
+    events = cluster.items("events.events.k8s.io", namespace)
+    told = [e["note"] for e in events if e["reason"] == "ConfigurationChanged"]
+    assert len(told) == 1
+    assert told[0] == f"replicas of another configuration are rolled out: {chosen['message']}"
 
 
 @pytest.mark.parametrize(
@@ -243,6 +250,8 @@ def test_a_changed_engine_is_rolled_out_without_an_empty_moment(
         ({"scaling": {"min": 3, "max": 2}}, "min exceeds max"),
         ({"slo": None}, "scaling needs an slo"),
         ({"placement": None}, "placement"),
+        ({"placement": {}}, "give gpu or gpus, and not both"),
+        ({"placement": {"gpu": "L4", "gpus": [{"gpu": "L4"}]}}, "give gpu or gpus, and not both"),
         ({"engine": {"type": "magic"}}, "Unsupported value"),
         ({"slo": {"ttftMs": 0}}, "should be greater than or equal to 1"),
     ],

@@ -16,6 +16,7 @@ from recommender.explanation import (
     title,
 )
 from recommender.race import Candidate
+from recommender.report import as_html
 from recommender.routing import Weights, latency_curve, weigh
 from recommender.search import (
     Found,
@@ -58,6 +59,7 @@ __all__ = [
     "SurfaceGauge",
     "Weights",
     "Workload",
+    "as_html",
     "compare",
     "cv_of_counts",
     "explain",

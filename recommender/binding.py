@@ -23,6 +23,19 @@ _FULL = 0.9
 """A KV cache used so far is what stops more."""
 
 
+PART_NAMES = {
+    "weights": "weights read",
+    "decode_attention": "KV cache read",
+    "mixed": "answers slowed by prompts",
+    "compute": "matrix compute",
+    "prefill_attention": "prompt attention",
+    "link": "messages between GPUs",
+    "overhead": "launch and schedule",
+    "sequence": "work per sequence",
+}
+"""What people call the parts of a step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """What stops a replica from carrying more."""

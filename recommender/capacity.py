@@ -173,6 +173,12 @@ def sustained_rps(station: Station, workload: Workload) -> float:
     return station.ranks * float((last - first) / (done_s[last] - done_s[first]))
 
 
+def check_bounded(slo: Slo) -> None:
+    """Refuse an objective that bounds nothing."""
+    if slo.ttft_s is None and slo.itl_s is None and slo.e2e_s is None:
+        raise Refused("slo: give at least one of ttft, itl, e2e; without one no rate is too high")
+
+
 def find_capacity(
     station: Station,
     workload: Workload,
@@ -186,8 +192,7 @@ def find_capacity(
     `near_rps`: where to begin; the closed form's answer without. Raises `Refused` when the SLO
     bounds nothing or the KV cache cannot hold a request.
     """
-    if slo.ttft_s is None and slo.itl_s is None and slo.e2e_s is None:
-        raise Refused("slo: give at least one of ttft, itl, e2e; without one no rate is too high")
+    check_bounded(slo)
     most_rps = 1.1 * bound_rps(station, workload)
     first_rps = at_least_rps or min(IDLE_RPS, most_rps)
     low = try_rate(station, workload, slo, first_rps)

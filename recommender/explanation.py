@@ -19,7 +19,7 @@ from profiler.operators import KvDtype
 from profiler.profile import EngineProfile, profile_of
 from profiler.slo import Slo
 from profiler.timings import Metric
-from recommender.binding import Binding, Sureness, how_sure, what_binds
+from recommender.binding import PART_NAMES, Binding, Sureness, how_sure, what_binds
 from recommender.capacity import Station, Trial, find_capacity, run_at
 from recommender.race import Candidate
 from recommender.search import Offer, Recommendation, search
@@ -157,9 +157,11 @@ def title(candidate: Candidate) -> str:
 
 def _why(found: Recommendation, binding: Binding, asked: Question) -> Iterator[str]:
     best, rate_rps = found.best, asked.workload.sized_rps
+    replicas = best.replicas(rate_rps)
     yield (
         f"{title(best)} carries {best.capacity.rate_rps:.2f} req/s a replica, "
-        f"{best.rps_per_gpu:.2f} a GPU: {best.replicas(rate_rps)} of it for {rate_rps:.2f} req/s"
+        f"{best.rps_per_gpu:.2f} a GPU: {replicas} of it for {rate_rps:.2f} req/s, enough up to "
+        f"{replicas * best.capacity.rate_rps:.2f}"
     )
     yield binding.says
     if not found.runners_up:
@@ -180,7 +182,7 @@ def _drawback(best: Candidate, second: Candidate, asked: Question) -> str:
     other = what_binds(second, asked.workload, asked.slo).shares
     grown = {name: getattr(other, name) - getattr(mine, name) for name in Parts._fields}
     most = max(grown, key=lambda name: grown[name])
-    told = f"; {most.replace('_', ' ')} takes {getattr(other, most):.0%} of its steps"
+    told = f"; {PART_NAMES[most]} takes {getattr(other, most):.0%} of its steps"
     return f"{cost}{compared} goodput a GPU{told}"
 
 

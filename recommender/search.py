@@ -72,10 +72,14 @@ class Recommendation:
 def recommend(
     model: str, offers: Offers, workload: Workload, slo: Slo, pins: Pins | None = None
 ) -> Recommendation:
-    """Search, and find the rates of the next best layouts too."""
+    """Search, and find the rates of the next best layouts too, with their best batch limits."""
     found = search(model, offers, workload, slo, pins)
     runners_up = [measured(entrant, workload, slo) for entrant in found.others[:LEAST_RUN]]
-    able = [candidate for candidate in runners_up if candidate.capacity.rate_rps > 0]
+    able = [
+        best_batching(candidate, workload, slo, pins or Pins()).best
+        for candidate in runners_up
+        if candidate.capacity.rate_rps > 0
+    ]
     able.sort(key=lambda candidate: candidate.standing(workload.sized_rps))
     return Recommendation(found.best, tuple(able), found.not_possible, found.priced, found.scored)
 

@@ -15,7 +15,7 @@ from profiler.errors import Refused
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
 from profiler.surface import Axis, CapacitySurface
-from recommender.capacity import Station, find_capacity
+from recommender.capacity import Station, check_bounded, find_capacity
 from recommender.workload import Workload
 
 TOLERANCE = 0.1
@@ -35,7 +35,11 @@ class SurfaceGauge:
     def __init__(
         self, profile: EngineProfile, configuration: Configuration, slo: Slo, workload: Workload
     ) -> None:
-        """`workload` gives the spread of lengths around their means."""
+        """`workload` gives the spread of lengths around their means.
+
+        Raises `Refused` for an SLO that bounds nothing, `DoesNotFit` where there is no room.
+        """
+        check_bounded(slo)
         self.slo = slo
         self.configuration = configuration
         self._station = Station.of(profile, configuration)

@@ -362,8 +362,8 @@ def _lengths(histogram: LengthCounts, name: str, seed: int) -> Ints:
     below = np.concatenate([[0.0], np.cumsum(counts)])[place]
     share = np.clip((ranks - below) / counts[place], 1e-9, 1.0)
     drawn = _tilted(lower[place], upper[place], share, mean)
-    shuffled = np.random.default_rng(seed).permutation(np.rint(drawn).astype(np.int64))
-    return np.maximum(shuffled, 1)
+    whole: Ints = np.maximum(np.rint(drawn), 1).astype(np.int64)
+    return np.random.default_rng(seed).permutation(whole)
 
 
 def _tilted(lower: Floats, upper: Floats, share: Floats, mean: float) -> Floats:

@@ -10,7 +10,9 @@ import typer
 
 from profiler.errors import WhaleFluxError
 
-COMMANDS = ("up", "operator", "plan", "profile", "simulate", "bench", "emulate", "crds")
+COMMANDS = (
+    "up", "operator", "plan", "allocate", "profile", "simulate", "bench", "emulate", "crds",
+)  # fmt: skip
 """Each names a module `controller.cli.NAME` that offers a function NAME, or an APP of commands."""
 
 USAGE_ERROR = 2

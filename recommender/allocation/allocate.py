@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from recommender.allocation.audit import Holding, holding
+from recommender.allocation.binding import explain_binding
 from recommender.allocation.block import TIE_PER_GPU_HOUR
 from recommender.allocation.checks import check, check_terms
-from recommender.allocation.explain import explain_binding, explain_shortfalls
 from recommender.allocation.model import Model, Running, Terms, as_running, write_model
 from recommender.allocation.packing import Packing, pack
 from recommender.allocation.pools import Pool, make_pools, split_pools
+from recommender.allocation.shortfall import explain_shortfalls
 from recommender.allocation.solver import Floats
 from recommender.allocation.stages import Plan, Purse, gap_ratio, make_plan
 from recommender.allocation.topup import top_up
@@ -114,7 +115,7 @@ def _summary(model: Model, plan: Plan, packing: Packing, runs: Running, terms: T
         gap_ratio=gap_ratio(objective, bound),
         violation_gap_ratio=plan.violation_gap_ratio,
         shortfalls=explain_shortfalls(model, packing, held, terms),
-        binding=explain_binding(model, plan, held),
+        binding=explain_binding(model, plan, packing, held),
         moved=started + stopped,
     )
 

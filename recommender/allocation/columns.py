@@ -6,7 +6,7 @@ into the pools that are cheapest at given prices; `own_problem` finds the true b
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
 import numpy as np
@@ -123,6 +123,8 @@ class Choices:
         if not seed.any() or demand.rate_rps == 0:
             return
         carried = sum(n * o.share for n, o in zip(seed, options, strict=True))
+        if 1.0 <= carried < 1.0 + min(o.share for o in options):
+            return
         for k, option in enumerate(options):
             for extra in (0, 1) if demand.survives_node_loss else (0,):
                 change = ceil((1.0 - carried) / option.share - _SLACK) + extra
@@ -133,6 +135,16 @@ class Choices:
     def price(self, dual: Floats) -> Floats:
         """Cost of its columns, and of what they use of the shared rows."""
         return self.shared.price(self.own.cost, dual)
+
+    def exact_problem(self, dual: Floats) -> Problem:
+        """The demand alone at these prices."""
+        return replace(self.own, cost=self.price(dual))
+
+    def beyond(self, bound: float, dual: Floats) -> float:
+        """How far the best column is from a bound at these prices."""
+        if not self.columns:
+            return inf
+        return float((np.array(self.columns) @ self.price(dual)).min()) - bound
 
     def own_problem(self, dual: Floats) -> Problem:
         """The demand alone at these prices, relaxed to what tells no pools apart.
@@ -147,8 +159,8 @@ class Choices:
             cheapest = min(new, key=lambda k: (price[k], k), default=lane[0])
             upper[new] = 0.0
             upper[cheapest] = most_useful(self.block.demand, options[cheapest].share)
-        own, low, high = self.own, *self.relaxed
-        return Problem(price, own.lower, upper, own.integer, own.matrix, low, high)
+        low, high = self.relaxed
+        return replace(self.own, cost=price, upper=upper, row_lower=low, row_upper=high)
 
     def best_within(self, dual: Floats, room: Floats) -> Floats | None:
         """The cheapest choice at these prices for which the shared rows have room."""
@@ -175,15 +187,16 @@ class Choices:
         upper = np.minimum(self.own.upper[:options], _most(self.tight.table[:options], room))
         unit = np.where(upper >= 1, price[:options], _NEVER)
         best = np.array([unit[list(lane)].min() for lane in self.lanes])
-        value = self.mixes[0] @ best
-        for index in _lowest(value):
-            counts = None
-            if value[index] < _NEVER:
-                counts = self._fill(self.mixes[0][index], price, upper)
-            if counts is not None:
-                column = self.block.complete(counts)
-                if (self.tight.of(column) <= room).all() and self.within(column):
-                    return column
+        for mixes in self.mixes:  # the whole rate first
+            value = mixes @ best
+            for index in _lowest(value):
+                counts = None
+                if value[index] < _NEVER:
+                    counts = self._fill(mixes[index], price, upper)
+                if counts is not None:
+                    column = self.block.complete(counts)
+                    if (self.tight.of(column) <= room).all() and self.within(column):
+                        return column
         return None
 
     def _fill(self, mix: Floats, price: Floats, upper: Floats) -> Floats | None:

@@ -10,7 +10,7 @@ the relaxation of the whole, which cuts replicas into pieces.
 The point is handed to branch and bound as a start, and checked there against every row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -29,9 +29,12 @@ from recommender.allocation.solver import (
     relax,
     solve,
 )
-from recommender.allocation.values import Effort
 
-_SCALES = (0.0, 0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
+FULL = (1.0,)
+PARTIAL = (1.0, 0.8, 0.5, 0.2)
+"""Shares of the rate that guesses aim at where not all can be carried."""
+
+_SCALES = (0.0, 0.6, 0.9, 1.1, 1.5)
 """First guesses of pools' prices, by those of the relaxation: too cheap up to too dear."""
 _ROUNDS = 3
 """Rounds of guessed columns before any are proved best."""
@@ -39,13 +42,14 @@ _PROOFS = 3
 """Rounds in which each demand is solved to proof, at most."""
 _SEARCHES = 8
 """Neighbourhoods searched for one bound, at most."""
+_FAR = 1e-3
+"""A demand whose best column is this share of all cost above its bound is solved exactly,
+spread and all; guesses of two variants in the cheapest pools miss it."""
+_EXACT_S = 0.2
 _REPOOL_S = 0.3
+_WHOLE = 1e-6
 _SKIP = 1e4
 """Cost, in dearest columns, of leaving a demand without a column; no point may."""
-
-FULL = (1.0,)
-PARTIAL = (1.0, 0.9, 0.7, 0.5, 0.25, 0.1)
-"""Shares of the rate that guesses aim at where not all can be carried."""
 
 
 @dataclass(slots=True)
@@ -83,49 +87,72 @@ class Task:
         return slice(self.model.blocks[-1].last_column, self.problem.cost.size)
 
 
-def generate(
-    model: Model,
-    problem: Problem,
-    seeds: Sequence[Floats],
-    targets: Sequence[float],
-    effort: Effort,
-) -> Generated:
-    """Find a point and a bound; stops within the effort, or when more rounds do not help.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What `generate` aims at."""
 
-    Seeds are points to choose from too, and need not be within the rows.
-    """
+    gap_ratio: float
+    """A point this near to its bound is good enough."""
+    limit_s: float
+    """HiGHS' seconds after which no further step begins."""
+    targets: tuple[float, ...] = FULL
+    seeds: tuple[Floats, ...] = ()
+    """Points to choose from too; they need not be within the rows."""
+    fallback: Floats | None = None
+    """A point within the rows."""
+    perfect: Callable[[Floats], bool] = lambda _: False
+    """Whether a point cannot be bettered, whatever its bound."""
+
+
+def generate(model: Model, problem: Problem, wish: Wish) -> Generated:
+    """Find a point and a bound; stops when good enough, or when more rounds do not help."""
     found = Generated()
+    if wish.fallback is not None:
+        found.point, found.objective = wish.fallback, float(problem.cost @ wish.fallback)
     relaxed = relax(problem)
     if relaxed is None:
         return found
-    task = _task(model, problem, seeds, targets)
+    task = _task(model, problem, wish)
     dual = _guess(task, relaxed)
-    for _ in range(_PROOFS):
-        _prove(task, dual, found)
-        dual = _dual(task, relax(_master(task)), dual)
-        for choice in task.choices:
-            choice.add_cheapest(dual)
-        _choose(task, effort, found)
-        if found.near(effort.gap_ratio) or found.took_s > effort.time_limit_s / 2:
-            break
-        dual = _dual(task, relax(_master(task)), dual)
+    if len(wish.targets) > 1:  # something is missing: perhaps not of this priority
+        _choose(task, replace(wish, perfect=lambda _: True), found)
+        if found.point is not None and wish.perfect(found.point):
+            return found
+    master = _converge(task, dual, wish, found)
+    if master is not None and master.x[-len(task.choices) :].max() <= _WHOLE:
+        _choose(task, wish, found)  # otherwise not even in pieces does each find a place
     return found
 
 
-def _task(
-    model: Model, problem: Problem, seeds: Sequence[Floats], targets: Sequence[float]
-) -> Task:
+def _converge(task: Task, dual: Floats, wish: Wish, found: Generated) -> Relaxed | None:
+    """Prove and add columns by turns, until the master is near the bound; its relaxation."""
+    for _ in range(_PROOFS):
+        _prove(task, dual, found)
+        for _ in range(2):
+            master = relax(_master(task))
+            if master is None:
+                return None
+            dual = master.row_dual[: len(task.rows)]
+            for choice in task.choices:
+                choice.add_cheapest(dual)
+        near = master.objective - found.bound < wish.gap_ratio / 3 * abs(master.objective)
+        if near or found.took_s > wish.limit_s / 2:
+            break
+    return master
+
+
+def _task(model: Model, problem: Problem, wish: Wish) -> Task:
     rows = model.shared_rows
     shared = csc_array(problem.matrix[rows])
     tight, without = _without_levels(model, problem, rows)
     choices = tuple(
-        make_choices(block, problem, model.labels, (shared, without), targets)
+        make_choices(block, problem, model.labels, (shared, without), wish.targets)
         for block in model.blocks
     )
     for choice in choices:
         first, options = choice.block.first_column, len(choice.block.options)
         choice.add_counts(np.zeros(options))
-        for seed in seeds:
+        for seed in wish.seeds:
             choice.add_seed(seed[first : first + options].copy())
     return Task(model, problem, rows, shared, tight, choices)
 
@@ -169,17 +196,25 @@ def _prove(task: Task, dual: Floats, found: Generated) -> None:
     total = float(dual @ np.where(np.isfinite(side), side, 0.0))
     price = task.problem.cost[task.loose] - task.shared[:, task.loose].T @ dual
     total += float(np.minimum(price * task.problem.upper[task.loose], 0.0).sum())
+    bounds = []
     for choice in task.choices:
         answer = solve(choice.own_problem(dual), None, 1e-3, 1.0, plain=True)
         found.took_s += answer.took_s
         if not isinstance(answer, Solved):
             return
-        total += answer.bound
+        bounds.append(answer.bound)
         choice.add_counts(answer.x[: len(choice.block.options)])
+    total += sum(bounds)
     found.bound = max(found.bound, total)
+    for choice, bound in zip(task.choices, bounds, strict=True):
+        if choice.beyond(bound, dual) > _FAR * abs(total):
+            answer = solve(choice.exact_problem(dual), None, 1e-3, _EXACT_S, plain=True)
+            found.took_s += answer.took_s
+            if isinstance(answer, Solved):
+                choice.add_counts(answer.x[: len(choice.block.options)])
 
 
-def _choose(task: Task, effort: Effort, found: Generated) -> None:
+def _choose(task: Task, wish: Wish, found: Generated) -> None:
     """Turn the master's relaxation into whole choices; keep a better point."""
     relaxed = relax(_master(task))
     if relaxed is None:
@@ -191,13 +226,18 @@ def _choose(task: Task, effort: Effort, found: Generated) -> None:
         for choice, share in _shares(task, relaxed.x)
         for k in [int(share.argmax()) if share.size else 0]
     ]
-    now = begin(task.choices, first, dual, room)
+    now = Choosing(task.choices, [None] * len(first), room.copy(), dual)
+    best = found.point
+    begin(now, first, [] if best is None else [best[c.block.columns] for c in task.choices])
     for turn in range(_SEARCHES):
         if turn or not now.whole:
             search(now, turn)
         if now.whole:
             _keep(task, _repool(task, _point(task, now), found), found)
-            if found.near(0.8 * effort.gap_ratio) or found.point is None:
+            assert found.point is not None, "just kept"  # noqa: S101
+            if found.near(0.9 * wish.gap_ratio) or wish.perfect(found.point):
+                break
+            if found.took_s + now.took_s > wish.limit_s:
                 break
             now.set_all([found.point[choice.block.columns] for choice in task.choices])
     found.took_s += now.took_s

@@ -15,14 +15,14 @@ from scipy.sparse import coo_array, csr_array
 from recommender.allocation.columns import Choices
 from recommender.allocation.solver import Floats, Problem, Solved, solve
 
-_TOGETHER = ((8, 6), (14, 12))
+_TOGETHER = ((14, 12), (8, 6), (8, 6))
 """Demands searched together, in turn: those that lose most, and some by chance."""
 _TRIES = 60
 """Small exchanges to make room where some demand found none."""
 _OUT = 4
 """Demands taken out in one of them."""
 _SLACK = 1e-9
-_RUN_S = 0.3
+_RUN_S = 0.2
 
 
 @dataclass(slots=True)
@@ -79,26 +79,37 @@ class Choosing:
         return float(column @ price - (np.array(choice.columns) @ price).min())
 
 
-def begin(
-    choices: Sequence[Choices], first: Sequence[Floats | None], dual: Floats, room: Floats
-) -> Choosing:
+def begin(now: Choosing, first: Sequence[Floats | None], fallback: Sequence[Floats]) -> None:
     """Choose `first` where there is room, then the cheapest that fits; room for all is sought.
 
-    `dual` are the prices of the tight rows, `room` their bounds.
+    `fallback`, if any, fits all together; it is bettered where the others found no room.
     """
-    now = Choosing(choices, [None] * len(choices), room.copy(), dual)
-    for index, column in enumerate(first):
-        tight = choices[index].tight
-        if column is not None and (tight.of(column) <= now.left[tight.rows] + _SLACK).all():
-            now.set(index, column)
-    for index in range(len(choices)):
-        if now.chosen[index] is None:
-            now.insert(index)
-    for _ in range(_TRIES):
+    order = sorted(range(len(first)), key=lambda i: (first[i] is None, i))
+    for demand in order:
+        if not _try(now, demand, first[demand]):
+            now.insert(demand)
+    for _ in range(_TRIES if not fallback else 0):
         if now.whole:
             break
         _exchange(now)
-    return now
+    if fallback and not now.whole:
+        now.set_all(fallback)
+    for demand in order if fallback else ():
+        before, cost = now.chosen[demand], now.cost([demand])
+        now.set(demand, None)
+        if not _try(now, demand, first[demand]):
+            now.insert(demand)
+        if now.cost([demand]) > cost:
+            now.set(demand, before)
+
+
+def _try(now: Choosing, demand: int, column: Floats | None) -> bool:
+    """Choose a column if there is room."""
+    tight = now.choices[demand].tight
+    if column is None or (tight.of(column) > now.left[tight.rows] + _SLACK).any():
+        return False
+    now.set(demand, column)
+    return True
 
 
 def _exchange(now: Choosing) -> None:
@@ -145,9 +156,7 @@ def search(now: Choosing, turn: int) -> None:
         now.set(i, column)
 
 
-def _together(
-    now: Choosing, free: Sequence[int]
-) -> tuple[Problem, list[tuple[int, Floats]]]:
+def _together(now: Choosing, free: Sequence[int]) -> tuple[Problem, list[tuple[int, Floats]]]:
     """One column a demand within the room left."""
     columns = [(i, column) for i in free for column in now.choices[i].columns]
     place = {i: at for at, i in enumerate(free)}

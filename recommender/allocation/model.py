@@ -102,7 +102,7 @@ def write_model(
     ]
     patterns = {}
     for index in range(len(pools)):
-        patterns[index] = _write_pool(sheet, index, pools[index], blocks)
+        patterns[index] = _write_pool(sheet, index, pools[index], blocks, exact=not large)
     if terms.budget_per_hour is not None:
         spent = [(b.first_column + k, o.money) for b in blocks for k, o in enumerate(b.options)]
         sheet.row(Label("budget"), [s for s in spent if s[1]], high=terms.budget_per_hour)
@@ -139,7 +139,7 @@ def _options(
 
 
 def _write_pool(
-    sheet: Sheet, index: int, pool: Pool, blocks: Sequence[Block]
+    sheet: Sheet, index: int, pool: Pool, blocks: Sequence[Block], *, exact: bool
 ) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
     """Write what fits into a pool; its pattern columns, if it needs any."""
     inside = [
@@ -149,13 +149,13 @@ def _write_pool(
         if option.pool == index
     ]
     sizes = sorted({gpus for _, _, gpus in inside}, reverse=True)
-    if not divide_each_other(sizes):
+    if exact and not divide_each_other(sizes):
         patterns = {d: maximal_patterns(d, sizes) for d in pool.domains}
         if sum(map(len, patterns.values())) <= _MOST_PATTERNS:
             return _write_patterns(sheet, index, pool, [(c, g) for _, c, g in inside], patterns)
     for size, slots in level_rows(pool, sizes):
         terms = [(column, float(gpus // size)) for _, column, gpus in inside if gpus >= size]
-        sheet.row(Label("gpus", index), terms, high=slots)
+        sheet.row(Label("gpus", index, size), terms, high=slots)
     _write_touched(sheet, index, pool, inside)
     return ()
 
@@ -179,7 +179,7 @@ def _write_touched(
         slots = pool.slots(size)
         level = sheet.column(slots)
         terms = [(column, float(gpus // size)) for _, column, gpus in inside if gpus >= size]
-        sheet.row(Label("gpus", index), [*terms, (level, -1.0)], low=0.0, high=0.0)
+        sheet.row(Label("level", index), [*terms, (level, -1.0)], low=0.0, high=0.0)
         for block, touched in small:
             large = [(c, -1.0) for b, c, gpus in inside if b is block and gpus >= size]
             sheet.row(Label("spread", index), [(level, 1.0), (touched, 1.0), *large], high=slots)
@@ -197,14 +197,15 @@ def _write_patterns(
     found = []
     for domain, ways in patterns.items():
         columns = [sheet.column(pool.domains[domain], integer=True) for _ in ways]
-        sheet.row(Label("gpus", index), [(c, 1.0) for c in columns], high=pool.domains[domain])
+        full = Label("gpus", index, domain)
+        sheet.row(full, [(c, 1.0) for c in columns], high=pool.domains[domain])
         for column, way in zip(columns, ways, strict=True):
             slots = tuple(s for s, n in zip(sizes, way, strict=True) for _ in range(n))
             found.append((column, domain, slots))
     for size in sizes:
         held = [(column, -float(slots.count(size))) for column, _, slots in found]
         terms = [(column, 1.0) for column, gpus in inside if gpus == size]
-        sheet.row(Label("gpus", index), [*terms, *held], high=0.0)
+        sheet.row(Label("slots", index), [*terms, *held], high=0.0)
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ Other sizes (3 beside 4) need patterns: see `maximal_patterns`.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from recommender.allocation.values import Market, Node
 
@@ -82,7 +83,7 @@ def split_pools(pools: Sequence[Pool], troubled: Collection[int]) -> tuple[Pool,
 def divide_each_other(sizes: Collection[int]) -> bool:
     """Whether each size is a multiple of every smaller one."""
     ordered = sorted(sizes)
-    return all(b % a == 0 for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(b % a == 0 for a, b in pairwise(ordered))
 
 
 def level_rows(pool: Pool, sizes: Collection[int]) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,9 @@ class Label:
     kind: str
     """A field's name, or what a pool lacks."""
     of: int = -1
-    """Demand, pool or priority, by kind."""
+    """Pool or priority, by kind; a demand's rows are found by its block."""
+    unit: int = 1
+    """GPUs in what a pool's row counts."""
 
 
 @dataclass(slots=True)

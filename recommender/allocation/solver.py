@@ -127,7 +127,8 @@ def solve(
     x = np.asarray(highs.getSolution().col_value, np.float64)
     x[problem.integer] = np.rint(x[problem.integer])
     objective = float(info.objective_function_value)
-    return Solved(objective, min(float(info.mip_dual_bound), objective), x, took_s)
+    bound = float(info.mip_dual_bound) if problem.integer.any() else objective
+    return Solved(objective, min(bound, objective), x, took_s)
 
 
 def _run(highs: "highspy._Highs") -> None:

@@ -6,18 +6,20 @@ at its least, and cost is minimised last. Lexicographic rather than weighted: no
 makes a low priority worth more than a high one, and no large number spoils the arithmetic.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recommender.allocation.generate import FULL, PARTIAL, Generated, Wish, generate
 from recommender.allocation.model import Model
-from recommender.allocation.generate import FULL, PARTIAL, Generated, generate
 from recommender.allocation.solver import Floats, Problem, Solved, Unsolved, solve
 from recommender.allocation.values import Effort
 
 _NOTHING = 1e-6
 """Missing this little, in weighed shares, is rounding."""
+_TRACE = 1e-6
+"""Weight of money while what is missing is minimised: it only chooses among equals."""
 _LEAST_S = 0.1
 """A run shorter than this would not even read the problem."""
 
@@ -49,9 +51,7 @@ class Part:
     purse: Purse
     runs: int
     """This run and those to come, which share what is left."""
-    targets: tuple[float, ...]
-    fallback: Floats | None = None
-    """A point known to be within the rows."""
+    wish: Wish
 
     @property
     def limit_s(self) -> float:
@@ -64,7 +64,8 @@ def make_plan(model: Model, seeds: Sequence[Floats], effort: Effort, purse: Purs
     elastic = model.violation > 0
     problem = model.problem
     strict = replace(problem, upper=np.where(elastic, 0.0, problem.upper))
-    answer = _run(model, strict, seeds, effort, Part(purse, 1, FULL))
+    part = Part(purse, 1, Wish(effort.gap_ratio, purse.left_s, FULL, tuple(seeds)))
+    answer = _run(model, strict, part)
     if isinstance(answer, Solved):
         return Plan(answer.x, answer.bound, 0.0, strict, None)
     return _least_missing(model, seeds, effort, purse)
@@ -76,18 +77,28 @@ def _least_missing(model: Model, seeds: Sequence[Floats], effort: Effort, purse:
     priorities = list(model.violation_rows)
     for done, priority in enumerate(priorities):
         stage = _stage(model, problem, priority)
-        part = Part(purse, len(priorities) + 1 - done, PARTIAL, x)
-        answer = _run(model, stage, (x, *seeds), effort, part)
+        weights = _violation(model, priority)
+        runs = len(priorities) + 1 - done
+        wish = Wish(
+            effort.gap_ratio, purse.left_s / runs, PARTIAL, (x, *seeds), x, _misses_nothing(weights)
+        )
+        answer = _run(model, stage, Part(purse, runs, wish))
         assert isinstance(answer, Solved), "a fallback was given"  # noqa: S101
-        missing = answer.objective
+        x = answer.x
+        missing = float(weights @ x)
         if missing > _NOTHING:
             short = short or stage
-            worst = max(worst, gap_ratio(missing, answer.bound))
-        x = answer.x
+            least = answer.bound - (answer.objective - missing)
+            worst = max(worst, gap_ratio(missing, least))
         problem = _hold(model, problem, priority, missing)
-    answer = _run(model, problem, (x, *seeds), effort, Part(purse, 1, PARTIAL, x))
+    wish = Wish(effort.gap_ratio, purse.left_s, PARTIAL, (x, *seeds), x)
+    answer = _run(model, problem, Part(purse, 1, wish))
     assert isinstance(answer, Solved), "a fallback was given"  # noqa: S101
     return Plan(answer.x, answer.bound, worst, problem, short)
+
+
+def _misses_nothing(weights: Floats) -> Callable[[Floats], bool]:
+    return lambda x: float(weights @ x) <= _NOTHING
 
 
 def nothing_placed(model: Model) -> Floats:
@@ -103,14 +114,22 @@ def gap_ratio(value: float, bound: float) -> float:
     return max(0.0, (value - bound) / value) if value > 1e-9 else 0.0
 
 
-def _stage(model: Model, problem: Problem, priority: int) -> Problem:
-    """Minimise what one priority misses; lower ones hold nothing yet."""
-    cost, upper = np.zeros_like(problem.cost), problem.upper.copy()
+def _violation(model: Model, priority: int) -> Floats:
+    """What a unit of each column leaves missing of one priority."""
+    weights = np.zeros_like(model.violation)
     for block in model.blocks:
         if block.demand.priority == priority:
-            cost[block.columns] = model.violation[block.columns]
-        elif block.demand.priority < priority:
+            weights[block.columns] = model.violation[block.columns]
+    return weights
+
+
+def _stage(model: Model, problem: Problem, priority: int) -> Problem:
+    """Minimise what one priority misses, all but regardless of money; lower ones hold nothing."""
+    upper = problem.upper.copy()
+    for block in model.blocks:
+        if block.demand.priority < priority:
             upper[block.first_column : block.first_column + len(block.options)] = 0.0
+    cost = _violation(model, priority) + _TRACE * model.problem.cost
     return replace(problem, cost=cost, upper=upper)
 
 
@@ -128,23 +147,21 @@ def _hold(model: Model, problem: Problem, priority: int, missing: float) -> Prob
     return replace(problem, upper=upper)
 
 
-def _run(
-    model: Model, problem: Problem, seeds: Sequence[Floats], effort: Effort, part: Part
-) -> Solved | Unsolved:
+def _run(model: Model, problem: Problem, part: Part) -> Solved | Unsolved:
     """Generate where the problem is large; branch and bound for what is then unproved."""
-    found = Generated()
+    found, wish = Generated(point=part.wish.fallback), part.wish
     if model.large:
-        effort = replace(effort, time_limit_s=part.limit_s)
-        found = generate(model, problem, seeds, part.targets, effort)
+        found = generate(model, problem, wish)
         part.purse.left_s -= found.took_s
-    if found.point is not None and found.near(effort.gap_ratio):
-        return Solved(found.objective, found.bound, found.point, found.took_s)
-    start = part.fallback if found.point is None else found.point
-    answer = solve(problem, start, effort.gap_ratio, part.limit_s)
+        if found.point is None:
+            return Unsolved(False, found.took_s)  # search without a start would find none either
+        if found.near(wish.gap_ratio) or wish.perfect(found.point):
+            return Solved(found.objective, max(found.bound, 0.0), found.point, found.took_s)
+    answer = solve(problem, found.point, wish.gap_ratio, part.limit_s)
     part.purse.left_s -= answer.took_s
     if isinstance(answer, Solved):
         proved = found.bound if model.large else answer.bound  # see `block.How.one_a_node`
         return replace(answer, bound=min(max(proved, 0.0), answer.objective))
-    if start is None:
+    if found.point is None:
         return answer
-    return Solved(float(problem.cost @ start), max(found.bound, 0.0), start, answer.took_s)
+    return Solved(float(problem.cost @ found.point), max(found.bound, 0.0), found.point, 0.0)

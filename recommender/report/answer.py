@@ -9,17 +9,19 @@ import numpy as np
 from recommender.explanation import title
 from recommender.report.facts import Facts
 from recommender.report.figures import CURVES
-from recommender.report.markup import Html, joined, of, table
+from recommender.report.markup import Html, joined, of, paragraphs, table
 from recommender.report.plots import plotted
 from recommender.report.wording import (
     NAMES,
     SHORT,
     UNKNOWN,
     bounds,
+    change,
     counted,
     number,
     objective,
     percent,
+    percentile,
     with_unit,
 )
 from recommender.search import Offer
@@ -33,15 +35,16 @@ def headline(facts: Facts) -> Html:
     """The answer: what, how many, for how much, and how fast."""
     best, slo = facts.best, facts.asked.slo
     gpus = counted(facts.replicas * best.gpus, "GPU")
+    carry = "carries" if facts.replicas == 1 else "carry"
     said = (
-        f"{counted(facts.replicas, 'replica')} on {gpus} carry {number(facts.rate_rps)} req/s for "
-        f"{number(facts.cost_per_hour)} per hour; {percent(facts.story.attained_ratio, 1)} of "
+        f"{counted(facts.replicas, 'replica')} on {gpus} {carry} {number(facts.rate_rps)} req/s "
+        f"for {number(facts.cost_per_hour)} per hour; {percent(facts.story.attained_ratio, 1)} of "
         f"requests are predicted to keep the objective ({objective(slo)})."
     )
     return joined(
         of("p", best.profile.model, class_="kicker"),
         of("h1", f"Run {facts.replicas} × {title(best)}"),
-        of("p", said),
+        paragraphs(said, _against(facts), _cheaper(facts), _prices(facts)),
         of("div", [of("div", of("b", b), of("span", s), class_="tile") for b, s in _tiles(facts)],
            class_="tiles"),
         of("p", "Engine flags of each replica (one click selects all):", class_="hint"),
@@ -51,12 +54,43 @@ def headline(facts: Facts) -> Html:
     )  # fmt: skip
 
 
+def _against(facts: Facts) -> str:
+    """What it changes, in a sentence; empty where nothing runs yet."""
+    told = facts.comparison
+    if told is None:
+        return ""
+    if told.running is None:
+        return "What runs now cannot do that: see the comparison below."
+    saved = told.cost_per_hour - facts.cost_per_hour
+    if not abs(saved) >= 0.005:
+        return "What runs now costs as much at this rate."
+    less = "less" if saved > 0 else "more"
+    differs = change(told.cost_per_hour, facts.cost_per_hour)
+    return f"That is {number(abs(saved))} per hour {less} than what runs now ({differs})."
+
+
+def _cheaper(facts: Facts) -> str:
+    """What would cost less, were it allowed; empty where nothing would."""
+    pair, now = facts.story.split, facts.cost_per_hour
+    ways = [(each.change, each.cost_per_hour) for each in facts.story.what_if if each.candidate]
+    if pair is not None:
+        ways.append(("prefill and decode apart", pair.cost_per_hour(facts.rate_rps)))
+    less = [f"{way} ({number(cost)} per hour)" for way, cost in ways if cost < 0.995 * now]
+    return f"What would cost less, if it may be: {', '.join(less)}." if less else ""
+
+
+def _prices(facts: Facts) -> str:
+    """What a cost counts where nobody gave prices; `Offer` takes 1 for them."""
+    known = any(offer.price_per_hour != 1.0 for offer in facts.asked.offers)
+    return "" if known else "No prices were given: costs count GPUs."
+
+
 def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
     best, sure = facts.best, facts.story.sureness
     share = facts.each_rps / best.capacity.rate_rps
     price = number(best.price_per_hour)
-    yield str(facts.replicas), f"replicas of {counted(best.gpus, 'GPU')} each"
-    yield str(facts.replicas * best.gpus), f"{best.profile.gpu} in all"
+    of_each = f"{counted(facts.replicas, 'replica')} of {counted(best.gpus, 'GPU')}"
+    yield str(facts.replicas * best.gpus), f"{best.profile.gpu} in all: {of_each}"
     yield number(facts.cost_per_hour), f"per hour, {price} a GPU"
     yield (
         percent(share),
@@ -67,13 +101,13 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
     )
     slo = dict(bounds(facts.asked.slo))
     for metric, bound_s in slo.items():
-        told = f"{SHORT[metric]} of {percent(facts.asked.slo.percentile)}"
+        told = f"{SHORT[metric]} for {percentile(facts.asked.slo)} of requests"
         yield (
             with_unit(metric, facts.reached_s(metric)),
             (f"{told}; bound {with_unit(metric, bound_s)}"),
         )
     sure_cost = sure.sure_replicas * best.gpus * best.price_per_hour
-    yield str(sure.sure_replicas), f"replicas to be 90 % sure, {number(sure_cost)} per hour"
+    yield str(sure.sure_replicas), f"replicas to be 90% sure, {number(sure_cost)} per hour"
 
 
 # --- what was asked ---
@@ -91,13 +125,13 @@ def workload_section(facts: Facts) -> Html:
            class_="pair"),
         of("div",
            plotted("plot-prompts", "Prompt lengths",
-                   "Share of requests by tokens of the prompt; dotted: the mean, and what 95 % "
+                   "Share of requests by tokens of the prompt; dotted: the mean, and what 95% "
                    "stay below."),
            plotted("plot-answers", "Answer lengths",
                    "The same by tokens of the answer. Long answers hold their place in the batch "
                    "longer."),
            class_="row"),
-        table(("Lengths, tokens", "mean", "50 %", "95 %", "longest"),
+        table(("Lengths, tokens", "mean", "50%", "95%", "longest"),
               [("prompt", *_lengths(workload.input_tokens)),
                ("answer", *_lengths(workload.output_tokens))]),
         id="workload",
@@ -111,14 +145,14 @@ def _traffic(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "Model", facts.asked.model
     yield "Rate", f"{number(workload.rate_rps)} req/s"
     yield "Peak, sized for", f"{number(peak)} req/s" if peak > 0 else "as the mean"
-    yield "Burstiness (CV of gaps; 1 is Poisson)", number(workload.cv, 1)
-    yield "Prompt tokens found in the prefix cache", percent(workload.hit_ratio)
+    yield "Burstiness (1 is Poisson)", number(workload.cv, 1)
+    yield "Found in the prefix cache", percent(workload.hit_ratio)
     yield "Requests", f"{len(recorded)} recorded" if recorded is not None else "drawn, not recorded"
 
 
 def _wanted(facts: Facts) -> Iterator[tuple[str, str]]:
     slo = facts.asked.slo
-    yield "Requests that must keep it", percent(slo.percentile)
+    yield "Requests that must keep it", percentile(slo)
     given = dict(bounds(slo))
     for metric in CURVES:
         said = f"{SHORT[metric]}, {NAMES[metric]}"

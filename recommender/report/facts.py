@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from profiler.estimate import Parts
 from profiler.timings import Metric
+from recommender.binding import what_binds
 from recommender.explanation import Comparison, Distribution, Explanation, Point, Question, title
 from recommender.race import Candidate
 from recommender.search import Recommendation
@@ -47,6 +49,13 @@ class Facts:
     def cost_per_hour(self) -> float:
         """What they cost."""
         return self.best.cost_per_hour(self.rate_rps)
+
+    @property
+    def shares(self) -> tuple[Parts, ...]:
+        """Where a mean step's time goes: told for the best, found for the runners-up."""
+        workload, slo = self.asked.workload, self.asked.slo
+        others = (what_binds(one, workload, slo).shares for one in self.found.runners_up)
+        return (self.story.binding.shares, *others)
 
     @property
     def point(self) -> Point | None:

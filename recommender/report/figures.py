@@ -10,30 +10,34 @@ from typing import Any
 
 import numpy as np
 
-from profiler.estimate import Parts
 from profiler.timings import Metric
-from recommender.binding import what_binds
+from recommender.binding import PART_NAMES
 from recommender.explanation import QUANTILES, Point, title
 from recommender.report.draw import Figure
 from recommender.report.facts import Facts
-from recommender.report.wording import SHORT, UNITS, bounds, latency, number
+from recommender.report.wording import SHORT, UNITS, bounds, latency, number, percentile
 from recommender.workload import Ints
 
 CURVES = (Metric.TTFT, Metric.ITL, Metric.E2E)
 _COLOURS = ("#4269d0", "#e0892b", "#3ca951", "#a463f2", "#d6538c", "#2a9d9d", "#9c6b4e", "#8a9099")
 _BOUND = "#d64545"
 _GREY = "#8a9099"
-_PARTS = {
-    "weights": ("weights read", "#2f5fc4"),
-    "decode_attention": ("KV cache read", "#6f97ea"),
-    "mixed": ("answers slowed by prompts", "#2a9d9d"),
-    "compute": ("matrix compute", "#e0892b"),
-    "prefill_attention": ("prompt attention", "#c2571f"),
-    "link": ("messages between GPUs", "#a463f2"),
-    "overhead": ("launch and schedule", "#6d747e"),
-    "sequence": ("work per sequence", "#a3a9b2"),
+_LIGHT, _DARK = "#ffffff", "#14171b"
+PARTS = {
+    part: (PART_NAMES[part], colour, ink)
+    for part, colour, ink in (
+        ("weights", "#2f5fc4", _LIGHT),
+        ("decode_attention", "#7ba2f0", _DARK),
+        ("mixed", "#3fb5b5", _DARK),
+        ("compute", "#e89a45", _DARK),
+        ("prefill_attention", "#b94f17", _LIGHT),
+        ("link", "#8d4fd6", _LIGHT),
+        ("overhead", "#666d77", _LIGHT),
+        ("sequence", "#a9afb8", _DARK),
+    )
 }
-"""Blue waits for memory, orange computes, violet sends, grey is neither."""
+"""Name, colour and ink: blue waits for memory, orange computes, violet sends, grey is neither."""
+_MARGIN = {"l": 56, "r": 16, "t": 14, "b": 44}
 _LEAST_SHARE = 0.002
 _BINS = 40
 _WIDE = 30.0
@@ -65,12 +69,13 @@ def plain(name: str) -> str:
 
 
 def _layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
-    axis = {"automargin": True, "gridcolor": "#d5d8dd", "zeroline": False, "fixedrange": True}
+    axis = {"automargin": True, "gridcolor": "#d5d8dd", "zeroline": False, "fixedrange": True,
+            "ticklabelstandoff": 5}  # fmt: skip
     return {
         "template": "none",
         "height": height,
-        "margin": {"l": 56, "r": 16, "t": 14, "b": 44},
-        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "margin": _MARGIN,
+        "font": {"family": "system-ui, sans-serif", "size": 12},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hoverlabel": {"bgcolor": "#1b1e23", "font": {"color": "#ffffff"}, "align": "left"},
@@ -81,7 +86,7 @@ def _layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> d
 
 
 def _axis(text: str, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": text, "standoff": 8}, **more}
+    return {"title": {"text": text, "standoff": 8, "font": {"size": 13}}, **more}
 
 
 # --- lengths ---
@@ -104,16 +109,21 @@ def _lengths(tokens: Ints, name: str, colour: str) -> Figure:
         "y": [*np.round(share, 3).tolist(), 0.0],
         "hovertemplate": "from %{x:,.0f} tokens: %{y:.1f} % of requests<extra></extra>",
     }  # fmt: skip
-    marks = (("mean", float(tokens.mean())), ("95 %", float(np.quantile(tokens, 0.95))))
+    marks = (("mean", float(tokens.mean())), ("95%", float(np.quantile(tokens, 0.95))))
     shapes = [_upright(value, _GREY) for _, value in marks]
-    notes = [_note(value, f"{said} {value:.0f}", logarithmic) for said, value in marks]
+    at = [math.log10(value) if logarithmic else value for _, value in marks]
+    notes = [
+        _note(x, f"{said} {value:.0f}", side)
+        for x, (said, value), side in zip(at, marks, ("right", "left"), strict=True)
+    ]
     return {
         "data": [steps],
         "layout": _layout(
-            220,
+            235,
             _axis(name, type="log" if logarithmic else "linear"),
             _axis("requests, %", rangemode="tozero"),
             shapes=shapes, annotations=notes, showlegend=False,
+            margin={**_MARGIN, "t": 26},
         ),
     }  # fmt: skip
 
@@ -123,11 +133,11 @@ def _upright(x: float, colour: str) -> dict[str, Any]:
     return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line}
 
 
-def _note(x: float, text: str, logarithmic: bool) -> dict[str, Any]:
-    """Text at the top of an upright line."""
-    at = math.log10(x) if logarithmic else x
-    place = {"x": at, "xref": "x", "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "top"}
-    return {"text": text, "showarrow": False, "font": {"size": 12}, "xshift": 3, **place}
+def _note(x: float, text: str, anchor: str) -> dict[str, Any]:
+    """Text above an upright line, to one side of it."""
+    place = {"x": x, "xref": "x", "y": 1, "yref": "paper", "xanchor": anchor, "yanchor": "bottom"}
+    shift = 3 if anchor == "left" else -3
+    return {"text": text, "showarrow": False, "font": {"size": 12}, "xshift": shift, **place}
 
 
 # --- where the time of a step goes ---
@@ -136,7 +146,7 @@ def _note(x: float, text: str, logarithmic: bool) -> dict[str, Any]:
 def _steps(facts: Facts) -> Figure:
     """A bar per candidate, the best on top, the same parts in the same order."""
     names = [_label(title(candidate)) for candidate in facts.candidates]
-    shares = [_shares_of(facts, i) for i in range(len(names))]
+    shares = facts.shares
     rows = list(range(len(names)))
     bars = [
         {
@@ -145,10 +155,10 @@ def _steps(facts: Facts) -> Figure:
             "marker": {"color": colour}, "width": 0.62,
             "text": [_inside(getattr(each, part)) for each in shares],
             "textposition": "inside", "insidetextanchor": "middle", "textangle": 0,
-            "textfont": {"color": "#ffffff"}, "constraintext": "none",
+            "textfont": {"color": ink}, "constraintext": "none",
             "hovertemplate": f"{said}: %{{x:.1f}} % of a step<extra></extra>",
         }
-        for part, (said, colour) in _PARTS.items()
+        for part, (said, colour, ink) in PARTS.items()
         if any(getattr(each, part) > _LEAST_SHARE for each in shares)
     ]  # fmt: skip
     labels = {"tickmode": "array", "tickvals": rows, "ticktext": names, "autorange": "reversed"}
@@ -162,14 +172,6 @@ def _steps(facts: Facts) -> Figure:
             barmode="stack", legend=legend,
         ),
     }  # fmt: skip
-
-
-def _shares_of(facts: Facts, place: int) -> Parts:
-    """Shares of the best are told already; those of the others are taken here."""
-    if place == 0:
-        return facts.story.binding.shares
-    asked = facts.asked
-    return what_binds(facts.candidates[place], asked.workload, asked.slo).shares
 
 
 def _inside(share: float) -> str:
@@ -205,22 +207,35 @@ def _curve(facts: Facts, metric: Metric) -> Figure:
         "hovertemplate": "%{text}<extra></extra>",
     }  # fmt: skip
     bound_s = dict(bounds(facts.asked.slo)).get(metric)
-    shapes = [_upright(nines(facts.asked.slo.percentile), _GREY)]
+    asked_at = nines(facts.asked.slo.percentile)
+    last = max(nines(0.9915), asked_at + 0.1)
+    shapes = [_upright(asked_at, _GREY)]
     notes = []
+    scale = _range(factor, told.quantiles, bound_s)
     if bound_s is not None:
         shapes.append(_level(factor * bound_s))
-        notes.append(_level_note(factor * bound_s, f"bound {latency(metric, bound_s)} {unit}"))
+        said = f"bound {latency(metric, bound_s)} {unit}"
+        notes.append(_level_note(factor * bound_s, said, scale["type"] == "log"))
     ticks = {"tickvals": [nines(q) for q in QUANTILES], "ticktext": [f"{q:.0%}" for q in QUANTILES]}
-    highest = max([bound_s or 0.0, *(v for v in told.quantiles if math.isfinite(v))])
     return {
         "data": [curve],
         "layout": _layout(
             260,
-            _axis("share of requests", range=[nines(0.46), nines(0.9915)], **ticks),
-            _axis(f"{SHORT[metric]}, {unit}", range=[0, 1.14 * factor * highest]),
+            _axis("share of requests", range=[nines(0.46), last], **ticks),
+            _axis(f"{SHORT[metric]}, {unit}", **scale),
             shapes=shapes, annotations=notes, showlegend=False,
         ),
     }  # fmt: skip
+
+
+def _range(factor: float, quantiles: Sequence[float], bound_s: float | None) -> dict[str, Any]:
+    """From 0 to the bound; logarithmic where that would press the curve flat."""
+    known = list(_known(quantiles))
+    low, high = factor * min(known), factor * max(known)
+    top = max(high, factor * (bound_s or 0.0))
+    if top > _DECADE * high and low > 0:
+        return {"type": "log", "range": [math.log10(low / 2), math.log10(2 * top)]}
+    return {"type": "linear", "range": [0, 1.14 * top]}
 
 
 def _finite(value: float) -> float | None:
@@ -232,8 +247,9 @@ def _level(y: float) -> dict[str, Any]:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
 
 
-def _level_note(y: float, text: str) -> dict[str, Any]:
-    place = {"x": 0, "xref": "paper", "y": y, "xanchor": "left", "yanchor": "bottom"}
+def _level_note(y: float, text: str, logarithmic: bool) -> dict[str, Any]:
+    at = math.log10(y) if logarithmic else y
+    place = {"x": 0, "xref": "paper", "y": at, "xanchor": "left", "yanchor": "bottom"}
     return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
 
 
@@ -241,21 +257,20 @@ def _level_note(y: float, text: str) -> dict[str, Any]:
 
 
 def _pareto(facts: Facts) -> Figure:
-    points, best = facts.story.pareto, facts.point
+    points, best, share = facts.story.pareto, facts.point, percentile(facts.asked.slo)
     names = list(dict.fromkeys([title(facts.best), *(point.name for point in points)]))
     groups = [_group(facts, name, _COLOURS[i % 8]) for i, name in enumerate(names)]
     found = [group for group in groups if group["x"]]
     data = [_front([point for point in points if point.efficient]), *found]
     if best is not None:
         data.append(_ring(best))
-    percentile = f"{facts.asked.slo.percentile:.0%}"
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
     return {
         "data": data,
         "layout": _layout(
             430,
             _axis("cost per hour", **_scale([point.cost_per_hour for point in points])),
-            _axis(f"E2E within which {percentile} stay, s", **_scale([p.e2e_s for p in points])),
+            _axis(f"E2E within which {share} stay, s", **_scale([p.e2e_s for p in points])),
             legend=legend,
         ),
     }  # fmt: skip
@@ -264,6 +279,7 @@ def _pareto(facts: Facts) -> Figure:
 def _group(facts: Facts, name: str, colour: str) -> Figure:
     """All sizes of one candidate's fleet."""
     points = [point for point in facts.story.pareto if point.name == name]
+    points.sort(key=lambda point: not point.efficient)  # the legend shows the first
     return {
         "type": "scatter", "mode": "markers", "name": _label(name),
         "x": [_finite(point.cost_per_hour) for point in points],

@@ -48,22 +48,30 @@ def listed(lines: Sequence[str]) -> Html:
     return of("ul", [of("li", line) for line in lines])
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | None = None) -> Html:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], chosen: int | None = None, words: int = 1
+) -> Html:
     """Figures under their heads; the first column names, the `chosen` row stands out.
 
-    A row that is shorter than the head ends in a sentence, which gets the rest of the width.
+    The first `words` columns are words. A row that is shorter than the head ends in a sentence,
+    which gets the rest of the width.
     """
-    heads = of("tr", [of("th", name, scope="col") for name in head])
-    body = [_row(row, len(head), i == chosen) for i, row in enumerate(rows)]
-    return of("div", of("table", of("thead", heads), of("tbody", body)), class_="wide")
+    heads = [_cell("th", name, i < words, scope="col") for i, name in enumerate(head)]
+    body = [_row(row, len(head), words, i == chosen) for i, row in enumerate(rows)]
+    return of("div", of("table", of("thead", of("tr", heads)), of("tbody", body)), class_="wide")
 
 
-def _row(cells: Sequence[str], width: int, chosen: bool) -> Html:
+def _row(cells: Sequence[str], width: int, words: int, chosen: bool) -> Html:
     first, *rest = cells
-    drawn = [of("th", first, scope="row"), *(of("td", cell) for cell in rest)]
+    drawn = [_cell("th", first, True, scope="row")]
+    drawn += [_cell("td", cell, i < words) for i, cell in enumerate(rest, start=1)]
     if len(cells) < width:
-        drawn[-1] = of("td", rest[-1], colspan=str(width - len(cells) + 1), class_="says")
+        drawn[-1] = _cell("td", rest[-1], True, colspan=str(width - len(cells) + 1))
     return of("tr", drawn, class_="chosen") if chosen else of("tr", drawn)
+
+
+def _cell(tag: str, text: str, is_word: bool, **attributes: str) -> Html:
+    return of(tag, text, **({"class": "word"} if is_word else {}), **attributes)
 
 
 def folded(title: str, inside: Html) -> Html:

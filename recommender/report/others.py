@@ -16,8 +16,10 @@ from recommender.report.wording import (
     latency,
     number,
     percent,
+    percentile,
 )
 
+_LATENCIES = tuple(f"{SHORT[metric]}, {UNITS[metric][0]}" for metric in CURVES)
 _MANY = 6
 """Lines beyond which a list is folded."""
 
@@ -26,7 +28,7 @@ def runners_up_section(facts: Facts) -> Html:
     """The best and the next layouts."""
     head = (
         "Layout", "seqs", "tokens", "memory", "req/s", "per GPU", "N", "GPUs", "per hour",
-        *(f"{SHORT[metric]}, {UNITS[metric][0]}" for metric in CURVES), "binds",
+        *_LATENCIES, "binds",
     )  # fmt: skip
     rows = [_candidate(candidate, facts.rate_rps) for candidate in facts.candidates]
     alone = "" if facts.found.runners_up else "No other layout fits and keeps the objective."
@@ -35,7 +37,7 @@ def runners_up_section(facts: Facts) -> Html:
         of("h2", "Runners-up"),
         paragraphs(alone),
         of("p", "req/s: what a replica carries at most; N: replicas; latencies: within which "
-           f"{percent(facts.asked.slo.percentile)} of requests stay at that rate.", class_="hint"),
+           f"{percentile(facts.asked.slo)} of requests stay at that rate.", class_="hint"),
         table(head, rows, chosen=0),
         id="runners-up",
     )  # fmt: skip
@@ -54,9 +56,15 @@ def _candidate(candidate: Candidate, rate_rps: float) -> tuple[str, ...]:
         str(replicas),
         str(replicas * candidate.gpus),
         number(candidate.cost_per_hour(rate_rps)),
-        *(latency(metric, getattr(capacity.latency, f"{metric.value}_s")) for metric in CURVES),
+        *_latencies(candidate),
         capacity.binds.upper() if capacity.binds != "throughput" else capacity.binds,
     )
+
+
+def _latencies(candidate: Candidate) -> tuple[str, ...]:
+    """Those of a replica at its capacity."""
+    told = candidate.capacity.latency
+    return tuple(latency(metric, getattr(told, f"{metric.value}_s")) for metric in CURVES)
 
 
 # --- what if ---
@@ -64,7 +72,7 @@ def _candidate(candidate: Candidate, rate_rps: float) -> tuple[str, ...]:
 
 def what_if_section(facts: Facts) -> Html:
     """One change at a time, searched anew."""
-    head = ("If", "then run", "N", "GPUs", "per hour", "", "req/s per GPU", "")
+    head = ("If", "then run", "N", "GPUs", "per hour", "change", "req/s per GPU", "change")
     rows = [
         ("as it is", *_fleet(facts, facts.best, facts.replicas, facts.cost_per_hour)),
         *(_changed(facts, each) for each in facts.story.what_if),
@@ -76,7 +84,7 @@ def what_if_section(facts: Facts) -> Html:
         of("p", "Each line is a search of its own with that one change. Formats other than the "
            "checkpoint's change what the model answers: judge quality first.", class_="hint"),
         paragraphs(none),
-        table(head, rows, chosen=0),
+        table(head, rows, chosen=0, words=2),
         id="what-if",
     )  # fmt: skip
 
@@ -122,9 +130,12 @@ def split_section(facts: Facts) -> Html:
                 f"Moving the KV cache of a long prompt takes {number(pair.transfer_s * 1e3, 1)} ms "
                 "and is counted in the TTFT.",
             ),
-            table(("Half", "layout", "req/s a replica", "N", "GPUs", "per hour"), rows, chosen=2),
+            table(("Half", *_FLEET), rows, chosen=2, words=2),
         ]
     return of("section", of("h2", "Prefill and decode apart"), body, id="split")
+
+
+_FLEET = ("layout", "req/s a replica", "per GPU", "N", "GPUs", "per hour")
 
 
 def _fleet_of(candidate: Candidate, rate_rps: float) -> tuple[str, ...]:
@@ -132,6 +143,7 @@ def _fleet_of(candidate: Candidate, rate_rps: float) -> tuple[str, ...]:
     return (
         title(candidate),
         number(candidate.capacity.rate_rps),
+        number(candidate.rps_per_gpu),
         str(replicas),
         str(replicas * candidate.gpus),
         number(candidate.cost_per_hour(rate_rps)),
@@ -145,8 +157,8 @@ def comparison_section(facts: Facts) -> Html:
     """What runs now beside what is recommended."""
     told = facts.comparison
     if told is None:
-        body = paragraphs("What runs now was not given: `whaleflux plan --compare` holds it "
-                          "against this.")  # fmt: skip
+        flag = of("code", "whaleflux plan --compare")
+        body = of("p", "What runs now was not given: ", flag, " holds it against this.")
     elif told.running is None:
         body = paragraphs(f"{told.says[:1].upper()}{told.says[1:]}.")
     else:
@@ -157,13 +169,12 @@ def comparison_section(facts: Facts) -> Html:
 def _compared(facts: Facts, told: Comparison, running: Candidate) -> Html:
     rate_rps = facts.rate_rps
     rows = [
-        ("now", *_fleet_of(running, rate_rps)),
-        ("recommended", *_fleet_of(facts.best, rate_rps)),
+        ("now", *_fleet_of(running, rate_rps), *_latencies(running)),
+        ("recommended", *_fleet_of(facts.best, rate_rps), *_latencies(facts.best)),
     ]
-    head = ("", "layout", "req/s a replica", "N", "GPUs", "per hour")
     return joined(
-        paragraphs(told.says + "."),
-        table(head, rows, chosen=1),
+        paragraphs(f"{told.says}."),
+        table(("", *_FLEET, *_LATENCIES), rows, chosen=1, words=2),
         [of("p", of("span", f"{name} "), of("code", shlex.join(flags)))
          for name, flags in _flags(running, facts.best) if flags],
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The middle of the report: why this, how sure, how fast, and what more money would buy."""
 
-from recommender.explanation import QUANTILES, Distribution, Point
+from recommender.explanation import QUANTILES, Distribution, Point, title
 from recommender.report.facts import Facts
-from recommender.report.figures import CURVES
+from recommender.report.figures import CURVES, PARTS
 from recommender.report.markup import Html, folded, joined, listed, of, paragraphs, table
 from recommender.report.plots import plotted
 from recommender.report.wording import (
@@ -16,26 +16,36 @@ from recommender.report.wording import (
     number,
     objective,
     percent,
+    percentile,
 )
 
 
 def why_section(facts: Facts) -> Html:
     """Why this and not another, and what stops a replica from carrying more."""
     count = len(facts.found.runners_up)
-    beside = f"beside the {counted(count, 'runner')}-up" if count == 1 else "beside the runners-up"
+    beside = ", beside the runner-up" if count == 1 else ", beside the runners-up"
     return of(
         "section",
         of("h2", "Why this, and what binds"),
         listed([_sentence(line) for line in facts.story.why]),
         plotted(
             "plot-steps",
-            "Where the time of a step goes" + (f", {beside}" if count else ""),
+            "Where the time of a step goes" + (beside if count else ""),
             "A mean step at each one's capacity. Blue waits for memory, orange computes, violet "
             "sends between GPUs, grey launches and schedules: the widest is what a better GPU, "
             "or a better layout, must shorten.",
         ),
+        folded("The shares in figures", _shares(facts)),
         id="why",
     )
+
+
+def _shares(facts: Facts) -> Html:
+    rows = [
+        (title(candidate), *(percent(getattr(shares, part)) for part in PARTS))
+        for candidate, shares in zip(facts.candidates, facts.shares, strict=True)
+    ]
+    return table(("Layout", *(name for name, *_ in PARTS.values())), rows, chosen=0)
 
 
 def _sentence(text: str) -> str:
@@ -49,19 +59,20 @@ def sureness_section(facts: Facts) -> Html:
     mend = (
         "Most of the doubt is in the workload: plan from a recorded trace to narrow it."
         if from_workload
-        else "Most of the doubt is in the step cost: measure the engine (`whaleflux profile`) to "
+        else "Most of the doubt is in the step cost: measure the engine with whaleflux profile to "
         "narrow it."
     )
     more = sure.sure_replicas - sure.replicas
+    make = "makes" if more == 1 else "make"
     price = best.gpus * best.price_per_hour
     said = (
-        f"{counted(more, 'replica')} more than expected make it 90 % sure that the rate is carried."
+        f"{counted(more, 'replica')} more than expected {make} it 90% sure to carry the rate."
         if more > 0
-        else "The replicas that are expected to carry the rate do so with 90 % confidence too."
+        else "The replicas that are expected to carry the rate do so with 90% confidence too."
     )
     rows = [
         ("in expectation", sure.replicas),
-        ("with 90 % confidence", sure.sure_replicas),
+        ("with 90% confidence", sure.sure_replicas),
     ]
     return of(
         "section",
@@ -91,10 +102,11 @@ def latency_section(facts: Facts) -> Html:
     )
     shown = [metric for metric in CURVES if facts.distribution(metric) is not None]
     missing = [NAMES[metric] for metric in CURVES if metric not in shown]
-    hint = f"Dotted: {percent(slo.percentile)}, which must be below the dashed bound."
+    at = percentile(slo)
     plots = [
-        plotted(f"plot-{m.value}", f"{SHORT[m]}: {NAMES[m]}", hint if m in dict(bounds(slo))
-                else "No bound was given.")
+        plotted(f"plot-{m.value}", f"{SHORT[m]}: {NAMES[m]}",
+                f"Dotted: {at} of requests, which must stay below the dashed bound."
+                if m in dict(bounds(slo)) else f"Dotted: {at} of requests. No bound was given.")
         for m in shown
     ]  # fmt: skip
     return of(
@@ -126,7 +138,7 @@ def _quantiles(told: Distribution, facts: Facts) -> tuple[str, ...]:
 def pareto_section(facts: Facts) -> Html:
     """What more money would buy."""
     points = facts.story.pareto
-    percentile = percent(facts.asked.slo.percentile)
+    share = percentile(facts.asked.slo)
     if not points:
         body = paragraphs("No fleet was compared.")
     else:
@@ -134,7 +146,7 @@ def pareto_section(facts: Facts) -> Html:
             plotted(
                 "plot-pareto",
                 "Cost per hour and end-to-end latency",
-                f"A mark is a fleet: to the left it costs less, further down {percentile} of "
+                f"A mark is a fleet: to the left it costs less, further down {share} of "
                 "requests are answered sooner. Filled marks on the dotted line are efficient: "
                 "nothing as cheap is as fast. The ring is what is recommended.",
             ),

@@ -20,7 +20,7 @@ p{margin:.35rem 0;max-width:78ch}
 ul,ol{margin:.35rem 0;padding-left:1.3rem;max-width:88ch}
 .soft,.hint,figcaption{color:var(--soft)}.hint{font-size:.9rem}
 .kicker{color:var(--soft);margin:0 0 .2rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:.7rem;
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(136px,1fr));gap:.7rem;
 margin:1.1rem 0}
 .tile{background:var(--card);border-radius:8px;padding:.7rem .85rem}
 .tile b{display:block;font-size:1.45rem;line-height:1.25;font-variant-numeric:tabular-nums}
@@ -32,16 +32,17 @@ padding:.6rem .85rem;user-select:all;-webkit-user-select:all}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.28rem 0 .28rem 1.1rem;text-align:right;vertical-align:top;font-weight:400;
 border-bottom:1px solid var(--grid);overflow-wrap:normal}
-th:first-child{text-align:left;padding-left:.5rem;overflow-wrap:anywhere}
+.word{text-align:left;overflow-wrap:anywhere;min-width:12ch}th.word{min-width:15ch}th:first-child{padding-left:.5rem}
 th:last-child,td:last-child{padding-right:.5rem}
 thead th{color:var(--soft);font-size:.84rem;vertical-align:bottom;border-color:var(--line)}
-td.says{text-align:left;color:var(--soft);overflow-wrap:anywhere}
+td.word[colspan]{color:var(--soft)}
 tr.chosen{background:var(--mark)}tr.chosen th{font-weight:600}
 figure{margin:.2rem 0 0}
 .row{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:0 1.2rem}
 .row>*,figure{min-width:0}
+.row figure{display:flex;flex-direction:column}.row .hint{flex:1}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:0 2.5rem}
-.pair table{width:100%}.pair>*{min-width:0}
+.pair table{width:100%}.pair>*{min-width:0}.pair td{overflow-wrap:anywhere}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--accent)}
 footer{margin-top:3rem;padding-top:.8rem;border-top:1px solid var(--line);font-size:.88rem}
 .main-svg{background:transparent!important}
@@ -50,9 +51,10 @@ footer{margin-top:3rem;padding-top:.8rem;border-top:1px solid var(--line);font-s
 .zerolinelayer path,.xlines-above,.ylines-above{stroke:var(--line)!important}
 @page{margin:14mm}
 @media print{body{margin:0;padding:0;max-width:none;font-size:10.5pt}
-h2{break-after:avoid}h3,.hint{break-after:avoid}figure,.tile,tr{break-inside:avoid}
+h2{break-after:avoid}h3,.hint{break-after:avoid}figure,.tile,tr,p,li{break-inside:avoid}
 .tile{border:1px solid var(--line)}.wide{overflow:visible}
-.js-plotly-plot{zoom:.62}.row{grid-template-columns:repeat(3,1fr)}
+.js-plotly-plot{zoom:.62}.row{grid-template-columns:none;grid-auto-flow:column;
+grid-auto-columns:minmax(0,1fr)}
 details::details-content{content-visibility:visible;block-size:auto}
 th,td{padding-left:.7rem}table{font-size:.85em}}
 """

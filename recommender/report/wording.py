@@ -30,7 +30,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(ratio: float | None, digits: int = 0) -> str:
     """A share."""
-    return UNKNOWN if ratio is None or not math.isfinite(ratio) else f"{ratio * 100:.{digits}f} %"
+    return UNKNOWN if ratio is None or not math.isfinite(ratio) else f"{ratio:.{digits}%}"
 
 
 def change(now: float, then: float) -> str:
@@ -38,7 +38,7 @@ def change(now: float, then: float) -> str:
     if not (math.isfinite(now) and math.isfinite(then) and now > 0):
         return UNKNOWN
     ratio = then / now - 1.0
-    return "±0 %" if abs(ratio) < 0.005 else f"{ratio * 100:+.0f} %".replace("-", "−")
+    return "±0%" if abs(ratio) < 0.005 else f"{ratio:+.0%}"
 
 
 def latency(metric: Metric, seconds: float | None) -> str:
@@ -67,7 +67,12 @@ def bounds(slo: Slo) -> Iterator[tuple[Metric, float]]:
             yield metric, bound_s
 
 
+def percentile(slo: Slo) -> str:
+    """Share of requests that must keep the objective, with all of its nines."""
+    return f"{round(100.0 * slo.percentile, 6):g}%"
+
+
 def objective(slo: Slo) -> str:
     """The whole objective in a line."""
     told = ", ".join(f"{SHORT[metric]} {with_unit(metric, bound)}" for metric, bound in bounds(slo))
-    return f"{percent(slo.percentile)} of requests within {told}" if told else "no latency bound"
+    return f"{percentile(slo)} of requests within {told}" if told else "no latency bound"

@@ -283,8 +283,10 @@ async def test_bursts_cost_capacity() -> None:
 
 async def test_a_surface_in_the_profile_answers_at_once() -> None:
     service = a_service()
-    axes: tuple[tuple[float, ...], ...] = ((100.0, 1600.0), (50.0, 800.0), (1.0,))
-    surface = CapacitySurface(service.configuration, service.slo, *axes, (8.0, 4.0, 4.0, 2.0))
+    surface = CapacitySurface(
+        service.configuration, service.slo, input_tokens=(100.0, 1600.0),
+        output_tokens=(50.0, 800.0), cv=(1.0,), rates_rps=(8.0, 4.0, 4.0, 2.0),
+    )  # fmt: skip
     book = CapacityBook(replace(service, profile=replace(service.profile, capacity=(surface,))))
     assert book.rate_rps(400.0, 200.0, 1.0) == pytest.approx(4.0)
     assert book._under_way is None

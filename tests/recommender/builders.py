@@ -9,7 +9,7 @@ from profiler.profile import EngineProfile
 from profiler.scheduler import Limits
 from profiler.slo import Slo
 from profiler.step_cost import NO_WINDOW, StepCost, roofline_curve
-from recommender import Workload, workload_from_hints
+from recommender import Capacity, Latency, Workload, workload_from_hints
 
 
 def a_cost(speed: float = 1.0, **changes: Any) -> StepCost:
@@ -35,6 +35,18 @@ def a_workload(**changes: Any) -> Workload:
 
 def a_slo(**changes: Any) -> Slo:
     return Slo(**{"ttft_s": 0.5, "itl_s": 0.05, **changes})
+
+
+def a_capacity(**changes: Any) -> Capacity:
+    fields: dict[str, Any] = {
+        "rate_rps": 4.0,
+        "latency": Latency(0.2, 0.02, 2.0),
+        "binds": "itl",
+        "mean_input_tokens": 64.0,
+        "mean_output_tokens": 16.0,
+        "concurrency": 8.0,
+    }
+    return Capacity(**{**fields, **changes})
 
 
 def a_profile(**changes: Any) -> EngineProfile:

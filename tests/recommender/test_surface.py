@@ -1,6 +1,7 @@
 """The capacity surface: true at its points, honest between them, the same once written."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,7 +100,7 @@ def test_a_profile_keeps_it_for_the_configuration_and_the_objective_alone(
     ],
 )
 def test_what_is_no_grid_is_refused(
-    surface: CapacitySurface, changes: dict[str, tuple[float, ...]], told: str
+    surface: CapacitySurface, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(Refused, match=told):
         replace(surface, **changes)

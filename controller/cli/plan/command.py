@@ -9,7 +9,6 @@ from typing import Annotated, Literal, TypeVar
 
 import typer
 import yaml
-from recommender.report import as_html
 from rich.console import Console
 
 from controller.cli.options import slo_of
@@ -31,6 +30,7 @@ from recommender import (
     Pins,
     Question,
     Recommendation,
+    as_html,
     compare,
     explain,
     recommend,

@@ -1,6 +1,7 @@
 """`whaleflux profile`: measure an engine, take a step apart, correct a profile.
 
-`whaleflux profile URL …` measures; `estimate`, `decompose` and `recalibrate` are commands below it.
+`whaleflux profile URL …` measures; `estimate`, `capacity`, `decompose` and `recalibrate` are
+commands below it.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from controller.cli.profile.capacity import capacity
 from controller.cli.profile.decompose import decompose
 from controller.cli.profile.estimate import estimate
 from controller.cli.profile.measure import measure
@@ -33,6 +35,7 @@ APP = typer.Typer(
     pretty_exceptions_enable=False,
 )
 APP.command(MEASURE)(measure)
+APP.command("capacity")(capacity)
 APP.command("decompose")(decompose)
 APP.command("estimate")(estimate)
 APP.command("recalibrate")(recalibrate)

@@ -1,6 +1,0 @@
-def explain_shortfalls(*a):
-    return ()
-
-
-def explain_binding(*a):
-    return ()
