@@ -11,12 +11,13 @@ request, largest services first; `tuned` repeats it over orders and choices and 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import ceil
 
 import numpy as np
 
+from benchmarks.figure import tell
 from recommender.allocation import (
     Allocation,
     Demand,
@@ -126,8 +127,8 @@ def first_fit(
     """Cost and share carried, by demand; spread and survival are minded, spot too."""
     free = {node.name: node.gpus for node in nodes}
     cost, shares = 0.0, [0.0] * len(demands)
-    for index in sorted(range(len(demands)), key=lambda i: (-demands[i].priority,
-                                                            *order(demands[i]))):  # fmt: skip
+    turns = sorted(range(len(demands)), key=lambda i: (-demands[i].priority, *order(demands[i])))
+    for index in turns:
         money, shares[index] = _serve(demands[index], nodes, free, choice)
         cost += money
     return cost, shares
@@ -136,34 +137,62 @@ def first_fit(
 def _serve(
     demand: Demand, nodes: Sequence[Node], free: dict[str, int], choice: Choice
 ) -> tuple[float, float]:
+    """Place one demand replica by replica, cheapest pair of variant and node first."""
     pairs = sorted(
         ((v, n) for v in demand.variants for n in nodes if n.gpu == v.gpu),
-        key=lambda pair: choice(*pair, demand),
+        key=lambda pair: choice(pair[0], pair[1], demand),
     )
-    on: Counter[str] = Counter()
-    zones: set[str] = set()
-    cost = carried = spot = worst = 0.0
+    got = Got(demand)
     for variant, node in pairs:
-        while free[node.name] >= variant.gpus:
-            lost = worst if demand.survives_node_loss else 0.0
-            if carried - lost >= demand.rate_rps and len(on) >= demand.min_nodes:
-                if len(zones) >= demand.min_zones:
-                    return cost, 1.0
-                if node.zone in zones:
-                    break
-            extra = variant.rate_rps if node.market is Market.SPOT else 0.0
-            if spot + extra > demand.spot_ratio * max(demand.rate_rps, carried):
-                break
-            wants = demand.min_nodes > len(on) or demand.survives_node_loss
-            if node.name in on and (wants or demand.min_zones > len(zones)):
-                break
+        while free[node.name] >= variant.gpus and not got.enough and got.may(variant, node):
             free[node.name] -= variant.gpus
-            on[node.name] += 1
-            zones.add(node.zone)
-            carried, spot = carried + variant.rate_rps, spot + extra
-            worst = max(worst, variant.rate_rps)
-            cost += variant.gpus * node.marginal_per_gpu_hour
-    return cost, min(carried / demand.rate_rps, 1.0)
+            got.add(variant, node)
+    return got.cost, min(got.carried / demand.rate_rps, 1.0)
+
+
+@dataclass
+class Got:
+    """What the greedy has given one demand."""
+
+    demand: Demand
+    nodes: set[str] = field(default_factory=set)
+    zones: set[str] = field(default_factory=set)
+    cost: float = 0.0
+    carried: float = 0.0
+    spot: float = 0.0
+    worst: float = 0.0
+
+    @property
+    def enough(self) -> bool:
+        """Rate, nodes and zones."""
+        lost = self.worst if self.demand.survives_node_loss else 0.0
+        spread = len(self.nodes) >= self.demand.min_nodes
+        return (
+            self.carried - lost >= self.demand.rate_rps
+            and spread
+            and len(self.zones) >= self.demand.min_zones
+        )
+
+    def may(self, variant: Variant, node: Node) -> bool:
+        """Within the spot share of the rate; a new node where spread is still wanted."""
+        demand = self.demand
+        extra = variant.rate_rps if node.market is Market.SPOT else 0.0
+        if self.spot + extra > demand.spot_ratio * max(demand.rate_rps, self.carried):
+            return False
+        carries = self.carried >= demand.rate_rps
+        if carries and len(self.zones) < demand.min_zones and node.zone in self.zones:
+            return False
+        spread = demand.survives_node_loss or len(self.nodes) < demand.min_nodes
+        return not (node.name in self.nodes and (spread or carries))
+
+    def add(self, variant: Variant, node: Node) -> None:
+        """One replica."""
+        self.nodes.add(node.name)
+        self.zones.add(node.zone)
+        self.cost += variant.gpus * node.marginal_per_gpu_hour
+        self.carried += variant.rate_rps
+        self.spot += variant.rate_rps if node.market is Market.SPOT else 0.0
+        self.worst = max(self.worst, variant.rate_rps)
 
 
 def tuned(demands: Sequence[Demand], nodes: Sequence[Node]) -> tuple[float, list[float]]:
@@ -189,9 +218,9 @@ def missing(demands: Sequence[Demand], shares: Sequence[float]) -> float:
 def shares_of(answer: Allocation, demands: Sequence[Demand]) -> list[float]:
     """Share of each demand that is carried."""
     rates = {(d.service, v.name): v.rate_rps for d in demands for v in d.variants}
-    carried: Counter[str] = Counter()
+    carried = dict.fromkeys((d.service for d in demands), 0.0)
     for p in answer.placements:
-        carried[p.service] += rates[p.service, p.variant] * p.replicas  # type: ignore[assignment]
+        carried[p.service] += rates[p.service, p.variant] * p.replicas
     return [min(carried[d.service] / d.rate_rps, 1.0) for d in demands]
 
 
@@ -210,19 +239,72 @@ def timed(call: Callable[[], Allocation]) -> tuple[Allocation, float]:
     return call(), time.perf_counter() - began
 
 
+def tell_usual(demands: list[Demand], nodes: list[Node], case: str) -> Allocation:
+    """Everything can be met: time, proof, and cost against greedy."""
+    answer, cold_s = timed(lambda: allocate(demands, nodes))
+    tell(case, "cold: wall time", cold_s, "s", 2.0, "lower")
+    tell(case, "cold: gap to the bound proved", answer.gap_ratio, "ratio", 0.01, "lower")
+    tell(case, "demands not met", len(answer.shortfalls), "services", 0, "lower")
+    tell(case, "cost", answer.cost_per_hour, "per hour", answer.bound_per_hour, "lower")
+    tell(case, "GPUs used", used_gpus(answer, demands), "GPUs", 1000, "lower")
+    plain = first_fit(demands, nodes, lambda d: (-d.rate_rps,), per_request)
+    for name, (cost, shares) in (("first-fit", plain), ("tuned greedy", tuned(demands, nodes))):
+        tell(case, f"{name}: cost over ours", cost / answer.cost_per_hour, "×", 1.0, "higher")
+        unmet = sum(s < 1 - 1e-6 for s in shares)
+        tell(case, f"{name}: demands not met", unmet, "services", 0, "higher")
+    return answer
+
+
+def used_gpus(answer: Allocation, demands: Sequence[Demand]) -> int:
+    """GPUs of all replicas."""
+    gpus = {(d.service, v.name): v.gpus for d in demands for v in d.variants}
+    return sum(gpus[p.service, p.variant] * p.replicas for p in answer.placements)
+
+
+def tell_tick(demands: list[Demand], nodes: list[Node], before: Allocation, case: str) -> None:
+    """Five services want 5 % more; from what runs, and from nothing."""
+    rng = np.random.default_rng(3)
+    raised = {demands[i].service for i in rng.choice(len(demands), 5, replace=False)}
+    after = [replace(d, rate_rps=1.05 * d.rate_rps) if d.service in raised else d for d in demands]
+    warm, warm_s = timed(lambda: allocate(after, nodes, running=before.placements))
+    cold, _ = timed(lambda: allocate(after, nodes))
+    case = f"{case}; 5 want 5 % more"
+    tell(case, "warm: wall time", warm_s, "s", 2.0, "lower")
+    tell(case, "warm: gap to the bound proved", warm.gap_ratio, "ratio", 0.01, "lower")
+    tell(case, "warm: replicas started or stopped", warm.moved, "replicas", 10, "lower")
+    moved = changed(before.placements, cold.placements)
+    tell(case, "cold: replicas started or stopped", moved, "replicas", 10, "lower")
+
+
+def tell_shortage(nodes: list[Node]) -> None:
+    """Demand beyond the cluster: what is missing against greedy, by priority."""
+    demands = make_demands(100, 1.3)
+    answer, wall_s = timed(lambda: allocate(demands, nodes))
+    case = f"{len(demands)} services that want 130 % of the usual case"
+    tell(case, "wall time", wall_s, "s", 2.0, "lower")
+    rivals = {
+        "ours": shares_of(answer, demands),
+        "first-fit": first_fit(demands, nodes, lambda d: (-d.rate_rps,), per_request)[1],
+        "tuned greedy": tuned(demands, nodes)[1],
+    }
+    for priority, (name, shares) in product((2, 1, 0), rivals.items()):
+        mine = [s for s, d in zip(shares, demands, strict=True) if d.priority == priority]
+        label = f"{name}: missing of {len(mine)} services, priority {priority}"
+        tell(case, label, sum(1 - s for s in mine), "services", 0, "lower")
+        tell(case, f"{name}: least share carried, priority {priority}", min(mine), "ratio", 1,
+             "higher")  # fmt: skip
+    for name, shares in rivals.items():
+        served = sum(s > 1 - 1e-6 for s in shares)
+        tell(case, f"{name}: services in full", served, "services", 100, "higher")
+
+
 def main() -> None:
     """Tell all figures."""
     nodes, demands = make_nodes(), make_demands(100, 1.0)
     case = f"{len(demands)} services, {sum(n.gpus for n in nodes)} GPUs of {len(CARDS)} types"
-    cold, cold_s = timed(lambda: allocate(demands, nodes))
-    print(
-        cold.cost_per_hour,
-        cold.objective_per_hour,
-        cold.bound_per_hour,
-        cold.gap_ratio,
-        len(cold.shortfalls),
-        cold_s,
-    )
+    usual = tell_usual(demands, nodes, case)
+    tell_tick(demands, nodes, usual, case)
+    tell_shortage(nodes)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from recommender import (
     Pins,
     Question,
     Workload,
+    fitted,
     judge,
     search,
     search_batching,
@@ -74,6 +75,8 @@ def choose(
     """Choose; raises `Refused` for what cannot be served, saying what would mend it."""
     pins, offers = pins_of(spec.engine), offers_of(spec.placement)
     profile = _profile(spec.placement, pins, profiles)
+    longest = pins.max_model_len or (profile and profile.max_model_len)
+    workload = workload.within(longest) if longest else fitted(spec.model.uri, workload, pins)
     asked = Question(spec.model.uri, offers, workload, slo, pins)
     if profile is None:
         best = search(spec.model.uri, offers, workload, slo, pins).best

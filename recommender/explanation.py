@@ -22,7 +22,7 @@ from profiler.timings import Metric
 from recommender.binding import PART_NAMES, Binding, Sureness, how_sure, what_binds
 from recommender.capacity import Station, Trial, find_capacity, run_at
 from recommender.race import Candidate
-from recommender.search import Offer, Recommendation, search
+from recommender.search import Offer, Recommendation, fitted, search
 from recommender.space import Pins
 from recommender.split import Split, split
 from recommender.workload import Workload
@@ -112,6 +112,7 @@ class Question:
 
 def explain(asked: Question, found: Recommendation, also: Sequence[Offer] = ()) -> Explanation:
     """Tell the story; `also` are GPU types to hold against those that were offered."""
+    asked = replace(asked, workload=fitted(asked.model, asked.workload, asked.pins))
     best, rate_rps = found.best, asked.workload.sized_rps
     trial = run_at(best.station, asked.workload, asked.slo, rate_rps / best.replicas(rate_rps))
     binding = what_binds(best, asked.workload, asked.slo)
@@ -315,7 +316,8 @@ def judge(
         configuration.quantization,
     )
     known.check_layout(configuration)
-    capacity = find_capacity(Station.of(known, configuration), asked.workload, asked.slo)
+    workload = asked.workload.within(configuration.max_model_len or known.max_model_len)
+    capacity = find_capacity(Station.of(known, configuration), workload, asked.slo)
     assert capacity is not None, "without a floor the search always answers"  # noqa: S101
     return Candidate(configuration, known, capacity, offer.price_per_hour)
 

@@ -73,6 +73,7 @@ def recommend(
     model: str, offers: Offers, workload: Workload, slo: Slo, pins: Pins | None = None
 ) -> Recommendation:
     """Search, and find the rates of the next best layouts too, with their best batch limits."""
+    workload = fitted(model, workload, pins or Pins())
     found = search(model, offers, workload, slo, pins)
     runners_up = [measured(entrant, workload, slo) for entrant in found.others[:LEAST_RUN]]
     able = [
@@ -82,6 +83,11 @@ def recommend(
     ]
     able.sort(key=lambda candidate: candidate.standing(workload.sized_rps))
     return Recommendation(found.best, tuple(able), found.not_possible, found.priced, found.scored)
+
+
+def fitted(model: str, workload: Workload, pins: Pins) -> Workload:
+    """Return the workload as the engine takes it; see `Workload.within`."""
+    return workload.within(pins.max_model_len or load_architecture(model).max_model_len)
 
 
 def search(
@@ -96,6 +102,7 @@ def search(
     if not asked:
         raise Refused("gpu: give at least one type to choose from")
     pins = pins or Pins()
+    workload = fitted(model, workload, pins)
     entrants, not_possible = _entrants(load_architecture(model), asked, workload, slo, pins)
     if not entrants:
         fits_nowhere = any("does not fit" in line for line in not_possible)
@@ -115,6 +122,7 @@ def search_batching(
 
     Its capacity is 0 where not even an idle replica meets the SLO.
     """
+    workload = workload.within(pins.max_model_len or profile.max_model_len)
     leader = measured(_entrant(profile, 1.0, (workload, slo), pins), workload, slo)
     if leader.capacity.rate_rps == 0:
         return leader, 1

@@ -16,7 +16,7 @@ from profiler.errors import Refused
 from profiler.hardware import GPUS
 from profiler.slo import Slo
 from recommender.race import Candidate
-from recommender.search import Offers, search
+from recommender.search import Offers, fitted, search
 from recommender.space import Pins
 from recommender.workload import Workload
 
@@ -61,6 +61,7 @@ def split(
     """
     if slo.itl_s is None:
         raise Refused("slo: without a bound on ITL there is nothing to gain by a split: give itl")
+    workload = fitted(model, workload, pins or Pins())
     transfer_s = _transfer_s(model, offers, workload, slo)
     ttft_s = math.inf if slo.ttft_s is None else slo.ttft_s - transfer_s - slo.itl_s
     if ttft_s <= 0:

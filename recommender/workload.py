@@ -64,6 +64,8 @@ class Workload:
     recorded: Trace | None = None
     """Requests that really came, at 1 a second on average with slow changes taken out."""
     errors: Errors = Errors()
+    drawn: bool = False
+    """Whether single lengths are made up around what is known of them."""
 
     @property
     def mean_input_tokens(self) -> float:
@@ -85,6 +87,24 @@ class Workload:
         """Rate that replicas must carry: the peak."""
         return max(self.rate_rps, self.peak_rps)
 
+    def within(self, max_model_len: int) -> "Workload":
+        """Return what an engine takes that refuses longer requests.
+
+        Made-up lengths are cut; raises `Refused` where those that really came are longer, or
+        where the means are.
+        """
+        if self.longest_tokens <= max_model_len:
+            return self
+        if not self.drawn:
+            longer = int((self.input_tokens + self.output_tokens > max_model_len).sum())
+            raise Refused(
+                f"max_model_len: {max_model_len} is less than {longer} of "
+                f"{self.input_tokens.size} requests have, prompt and answer together (the longest "
+                f"{self.longest_tokens}): raise it, or leave them out"
+            )
+        means = self.mean_input_tokens, self.mean_output_tokens
+        return self.resized(*means, self.cv, longest_tokens=max_model_len)
+
     def at_rate(self, rate_rps: float) -> "Workload":
         """Return the same requests at another rate, its peak in proportion."""
         return replace(self, rate_rps=rate_rps, peak_rps=self.peak_rps * rate_rps / self.rate_rps)
@@ -99,8 +119,9 @@ class Workload:
         """
         if mean_input_tokens + mean_output_tokens > longest_tokens:
             raise Refused(
-                f"workload: requests of {mean_input_tokens + mean_output_tokens:.0f} tokens do "
-                f"not fit max_model_len {longest_tokens}"
+                f"max_model_len: {longest_tokens} is less than the "
+                f"{mean_input_tokens + mean_output_tokens:.0f} tokens of a mean request: raise it, "
+                "or shorten prompts"
             )
         inputs = _of_mean(self.input_tokens.astype(np.float64), mean_input_tokens)
         outputs = _of_mean(self.output_tokens.astype(np.float64), mean_output_tokens)
@@ -249,6 +270,7 @@ def workload_from_hints(
         output_tokens=_spread(mean_output_tokens, seed=2),
         hit_ratio=hit_ratio,
         errors=Errors(_HINTED, _HINTED, _HINTED),
+        drawn=True,
     )
 
 
@@ -313,6 +335,7 @@ def workload_from_counts(
             _error_of_lengths(inputs, prompts),
             _error_of_lengths(outputs, answers),
         ),
+        drawn=True,
     )
 
 

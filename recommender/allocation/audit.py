@@ -7,7 +7,7 @@ the solver, so that an answer cannot claim what is not there.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from recommender.allocation.block import LOSS_WEIGHT, SEGMENTS, SPREAD_WEIGHT
+from recommender.allocation.block import LOSS_WEIGHT, SEGMENTS, SPREAD_WEIGHT, idle
 from recommender.allocation.values import Demand, Market, Node
 
 TOLERANCE_RATIO = 1e-6
@@ -62,6 +62,8 @@ def missing_rps(demand: Demand, held: Holding) -> float:
 
 def violation(demand: Demand, held: Holding) -> float:
     """All that is missing, weighed."""
+    if idle(demand):
+        return 0.0
     total = SPREAD_WEIGHT * sum(
         max(0, least - has) / least
         for least, has, matters in (

@@ -138,7 +138,14 @@ def most_useful(demand: Demand, share: float) -> int:
     return most if demand.max_replicas is None else min(most, demand.max_replicas)
 
 
+def idle(demand: Demand) -> bool:
+    """Whether nothing is asked (scaled to zero): then there is nothing to spread."""
+    return demand.rate_rps == 0 and demand.min_replicas == 0
+
+
 def _least_nodes(demand: Demand) -> int:
+    if idle(demand):
+        return 0
     survival = 2 if demand.survives_node_loss and demand.rate_rps > 0 else 1
     least = max(demand.min_nodes, survival)
     return least if least > 1 else 0
@@ -230,7 +237,7 @@ def _nodes(sheet: Sheet, block: Block, pools: tuple[Pool, ...], how: How) -> Non
 def _zones(sheet: Sheet, block: Block, pools: tuple[Pool, ...]) -> None:
     """Match replicas of a pool to zones, each zone counted once."""
     least = block.demand.min_zones
-    if least <= 1:
+    if least <= 1 or idle(block.demand):
         return
     base, inside = block.first_column, block.in_pool()
     pairs = {(p, z): sheet.column(1.0) for p in inside for z in pools[p].zones}

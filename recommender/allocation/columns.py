@@ -90,6 +90,10 @@ class Choices:
             if self.within(column):
                 self.columns.append(column)
 
+    def stack(self) -> Floats:
+        """All columns found, [found, columns]."""
+        return np.array(self.columns).reshape(len(self.columns), self.own.cost.size)
+
     def within(self, column: Floats) -> bool:
         """Whether a column is within the demand's own rows."""
         reached, own = self.dense @ column, self.own
@@ -144,7 +148,7 @@ class Choices:
         """How far the best column is from a bound at these prices."""
         if not self.columns:
             return inf
-        return float((np.array(self.columns) @ self.price(dual)).min()) - bound
+        return float((self.stack() @ self.price(dual)).min()) - bound
 
     def own_problem(self, dual: Floats) -> Problem:
         """The demand alone at these prices, relaxed to what tells no pools apart.
@@ -165,7 +169,7 @@ class Choices:
     def best_within(self, dual: Floats, room: Floats) -> Floats | None:
         """The cheapest choice at these prices for which the shared rows have room."""
         if len(self.table) < len(self.columns):
-            self.table = np.array(self.columns)
+            self.table = self.stack()
             self.usage = self.tight.of(self.table)
         price, best, value = self.tight.price(self.own.cost, dual), None, inf
         here = room[self.tight.rows] + _SLACK
@@ -267,7 +271,8 @@ def _most(usage: Floats, room: Floats) -> Floats:
     """Replicas of each option that the shared rows have room for, other things equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         most = np.where(usage > 0, np.floor(room / usage), inf)
-    return np.maximum(most.min(axis=1, initial=inf), 0.0)
+    least: Floats = np.maximum(most.min(axis=1, initial=inf), 0.0)
+    return least
 
 
 def _lanes(block: Block, upper: Floats) -> Iterator[tuple[int, ...]]:

@@ -126,6 +126,7 @@ def generate(model: Model, problem: Problem, wish: Wish) -> Generated:
 
 def _converge(task: Task, dual: Floats, wish: Wish, found: Generated) -> Relaxed | None:
     """Prove and add columns by turns, until the master is near the bound; its relaxation."""
+    master: Relaxed | None = None
     for _ in range(_PROOFS):
         _prove(task, dual, found)
         for _ in range(2):
@@ -135,7 +136,8 @@ def _converge(task: Task, dual: Floats, wish: Wish, found: Generated) -> Relaxed
             dual = master.row_dual[: len(task.rows)]
             for choice in task.choices:
                 choice.add_cheapest(dual)
-        near = master.objective - found.bound < wish.gap_ratio / 3 * abs(master.objective)
+        least = found.bound if master is None else master.objective
+        near = least - found.bound < wish.gap_ratio / 3 * abs(least)
         if near or found.took_s > wish.limit_s / 2:
             break
     return master
@@ -257,7 +259,8 @@ def _point(task: Task, now: Choosing) -> Floats:
     for choice, column in zip(task.choices, now.chosen, strict=True):
         x[choice.block.columns] = column
     equal = np.setdiff1d(np.arange(len(task.rows)), task.tight)
-    x[task.loose] = task.shared[:, task.loose][equal].T @ -(task.shared[equal] @ x)
+    held = task.shared[equal]
+    x[task.loose] = np.asarray(held[:, task.loose].T @ -np.asarray(held @ x))
     return x
 
 
@@ -279,6 +282,8 @@ def _repool(task: Task, x: Floats, found: Generated) -> Floats:
                 counts.append(count)
             else:
                 upper[columns] = 0.0
+    if not rows:
+        return x
     index = np.concatenate([np.full(len(columns), r) for r, columns in enumerate(rows)])
     held = csr_array((np.ones(index.size), (index, np.concatenate(rows))), (len(rows), x.size))
     held_problem = replace(
@@ -301,8 +306,8 @@ def _keep(task: Task, x: Floats, found: Generated) -> None:
 def _master(task: Task) -> Problem:
     """Choose one column a demand, or skip it at a price, within the shared rows."""
     problem, loose, demands = task.problem, task.loose, len(task.choices)
-    stacks = [np.array(c.columns).reshape(len(c.columns), -1) for c in task.choices]
-    cost = [s @ c.own.cost for s, c in zip(stacks, task.choices, strict=True) if len(s)]
+    stacks = [choice.stack() for choice in task.choices]
+    cost = [s @ c.own.cost for s, c in zip(stacks, task.choices, strict=True)]
     owner = np.repeat(np.arange(demands), [len(stack) for stack in stacks])
     many, free = owner.size, problem.cost[loose].size
     ones = csr_array((np.ones(many), (owner, np.arange(many))), shape=(demands, many))
@@ -325,15 +330,11 @@ def _usage(task: Task, stacks: Sequence[Floats]) -> "csr_array[np.float64]":
     """What every column uses of the shared rows, [shared rows, columns]."""
     rows, columns, values, first = [], [], [], 0
     for choice, stack in zip(task.choices, stacks, strict=True):
-        if len(stack):
-            used = choice.shared.of(stack)
-            column, row = np.nonzero(used)
-            rows.append(choice.shared.rows[row])
-            columns.append(column + first)
-            values.append(used[column, row])
-            first += len(stack)
-    shape = (len(task.rows), first)
-    if not rows:
-        return csr_array(shape)
+        used = choice.shared.of(stack)
+        column, row = np.nonzero(used)
+        rows.append(choice.shared.rows[row])
+        columns.append(column + first)
+        values.append(used[column, row])
+        first += len(stack)
     places = (np.concatenate(rows), np.concatenate(columns))
-    return csr_array((np.concatenate(values), places), shape=shape)
+    return csr_array((np.concatenate(values), places), shape=(len(task.rows), first))

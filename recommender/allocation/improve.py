@@ -76,7 +76,7 @@ class Choosing:
         if column is None or not choice.columns:
             return np.inf
         price = choice.tight.price(choice.own.cost, self.dual)
-        return float(column @ price - (np.array(choice.columns) @ price).min())
+        return float(column @ price - (choice.stack() @ price).min())
 
 
 def begin(now: Choosing, first: Sequence[Floats | None], fallback: Sequence[Floats]) -> None:
@@ -133,10 +133,11 @@ def search(now: Choosing, turn: int) -> None:
     """Choose anew for some demands together, the others held."""
     losers, chance = _TOGETHER[turn % len(_TOGETHER)]
     order = sorted(range(len(now.chosen)), key=lambda i: (-now.loss(i), i))
-    rest = order[losers:]
-    drawn = now.rng.choice(rest, min(chance, len(rest)), replace=False) if rest else []
-    free = [*order[:losers], *(int(i) for i in drawn)]
+    rest = now.rng.permutation(np.array(order[losers:], np.int64))
+    free = [*order[:losers], *(int(i) for i in rest[:chance])]
     free = [i for i in free if now.choices[i].columns]
+    if not free:
+        return
     before = [now.chosen[i] for i in free]
     for i in free:
         now.set(i, None)
@@ -152,8 +153,8 @@ def search(now: Choosing, turn: int) -> None:
             for i, column in after:
                 now.set(i, column)
             return
-    for i, column in zip(free, before, strict=True):
-        now.set(i, column)
+    for i, earlier in zip(free, before, strict=True):
+        now.set(i, earlier)
 
 
 def _together(now: Choosing, free: Sequence[int]) -> tuple[Problem, list[tuple[int, Floats]]]:

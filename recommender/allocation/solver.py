@@ -4,11 +4,15 @@ One thread and a fixed seed: the same problem gives the same answer, unless time
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import highspy
 import numpy as np
+from highspy._core import _Highs
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 
@@ -131,15 +135,15 @@ def solve(
     return Solved(objective, min(bound, objective), x, took_s)
 
 
-def _run(highs: "highspy._Highs") -> None:
+def _run(highs: _Highs) -> None:
     """Run; another user of HiGHS may have set the process to more threads."""
     if highs.run() == highspy.HighsStatus.kError:
-        highspy._Highs.resetGlobalScheduler(True)
+        _Highs.resetGlobalScheduler(True)
         if highs.run() == highspy.HighsStatus.kError:
             raise RuntimeError("HiGHS refused the problem")
 
 
-def _load(problem: Problem, *, whole: bool) -> "highspy._Highs":
+def _load(problem: Problem, *, whole: bool) -> _Highs:
     lp = highspy.HighsLp()
     lp.num_row_, lp.num_col_ = problem.matrix.shape
     lp.col_cost_, lp.col_lower_, lp.col_upper_ = problem.cost, problem.lower, problem.upper
@@ -151,7 +155,7 @@ def _load(problem: Problem, *, whole: bool) -> "highspy._Highs":
     if whole and problem.integer.any():
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         lp.integrality_ = [kinds[int(i)] for i in problem.integer]
-    highs = highspy._Highs()  # the public wrapper prints a banner before it can be silenced
+    highs = _Highs()  # the public wrapper prints a banner before it can be silenced
     highs.setOptionValue("output_flag", False)
     highs.setOptionValue("threads", 1)
     highs.setOptionValue("random_seed", 1)

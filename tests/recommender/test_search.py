@@ -12,6 +12,7 @@ from recommender import (
     Pins,
     Recommendation,
     Station,
+    Workload,
     find_capacity,
     recommend,
     search_batching,
@@ -154,3 +155,22 @@ def test_more_than_one_gpu_must_earn_its_keep() -> None:
     both = recommend(SMALL, "L4", workload, RELAXED, Pins(max_num_seqs=16))
     assert isinstance(both.best, Candidate)
     assert both.best.configuration.tensor_parallel_size == 1
+
+
+def test_made_up_lengths_are_cut_to_what_the_engine_takes() -> None:
+    pins = Pins(1, 16, 2048, max_model_len=128)
+    assert a_workload().longest_tokens > 128
+    best = recommend(SMALL, "L4", a_workload(), RELAXED, pins).best
+    assert best.configuration.max_model_len == 128
+
+
+def test_requests_that_came_and_are_longer_are_refused_with_their_number(
+    recorded: Workload,
+) -> None:
+    with pytest.raises(Refused, match=r"max_model_len: 100 is less than \d+ of \d+ requests have"):
+        recommend(SMALL, "L4", recorded, RELAXED, Pins(max_model_len=100))
+
+
+def test_a_mean_request_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(Refused, match="max_model_len: 64 is less than the 80 tokens of a mean"):
+        recommend(SMALL, "L4", a_workload(), RELAXED, Pins(max_model_len=64))
