@@ -19,7 +19,7 @@ from controller.api.llmservice import (
     Switch,
 )
 from profiler.configuration import Configuration, Quantization
-from profiler.errors import Refused
+from profiler.errors import MissesObjective, Refused
 from profiler.operators import KvDtype
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
@@ -83,7 +83,8 @@ def choose(
     else:
         best, _ = search_batching(profile, workload, slo, pins)
         if best.capacity.rate_rps == 0:
-            raise Refused(f"spec.slo: profile {spec.placement.profile!r} misses it even when idle")
+            name = spec.placement.profile
+            raise MissesObjective(f"spec.slo: profile {name!r} misses it even when idle")
     running = _running(asked, profile, in_force)
     if running is not None and not _clearly_better(best, running, workload):
         return Choice(running, Origin.KEPT, _story(running, workload, slo))

@@ -196,7 +196,8 @@ def test_an_impossible_spec_becomes_a_condition_and_what_ran_keeps_running(
     eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 60, "one replica")
     before = pods(cluster, namespace, "serving")
     spec = {"model": {"uri": "meta-llama/Llama-3.3-70B-Instruct"}}
-    patch = {"spec": {**spec, "engine": {"tensorParallelSize": 1}}}
+    sizes = {"tensorParallelSize": 1, "pipelineParallelSize": 1}
+    patch = {"spec": {**spec, "engine": sizes}}
     cluster.kubectl("patch", "-n", namespace, "llms/chat", "--type=merge", "-p", json.dumps(patch))
     refused = eventually(
         lambda: (

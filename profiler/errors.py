@@ -2,7 +2,8 @@
 
     WhaleFluxError
     ├── Refused      will not work until a person changes something
-    │   └── DoesNotFit   the model, with its KV cache, exceeds the GPU's memory
+    │   ├── DoesNotFit        the model, with its KV cache, exceeds the GPU's memory
+    │   └── MissesObjective   nothing keeps the latency objective, even idle
     └── RetryLater   the world was not ready; come back
 
 The command line prints a `WhaleFluxError` as one line and exits with 2; the operator turns
@@ -20,6 +21,10 @@ class Refused(WhaleFluxError):
 
 class DoesNotFit(Refused):
     """Weights, activations and one sequence's KV cache exceed the memory there is."""
+
+
+class MissesObjective(Refused):
+    """Nothing keeps the objective, even idle; the line says what the best reaches."""
 
 
 class RetryLater(WhaleFluxError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from profiler.architecture import Architecture, load_architecture
 from profiler.configuration import Configuration
-from profiler.errors import DoesNotFit, Refused
+from profiler.errors import DoesNotFit, MissesObjective, Refused
 from profiler.hardware import find_gpu
 from profiler.profile import EngineProfile, profile_of
 from profiler.slo import Slo
@@ -109,7 +109,7 @@ def search(
         raise (DoesNotFit if fits_nowhere else Refused)(not_possible[-1])
     outcome = race(entrants, workload, slo, pins)
     if outcome.best.capacity.rate_rps == 0:
-        raise Refused(_best_that_can_be_had(entrants, workload, slo))
+        raise MissesObjective(_best_that_can_be_had(entrants, workload, slo))
     others = [entrant for entrant in entrants if entrant.profile is not outcome.best.profile]
     others.sort(key=lambda entrant: entrant.promise)
     return Found(outcome.best, tuple(others), tuple(not_possible), outcome.priced, outcome.scored)

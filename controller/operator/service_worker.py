@@ -30,11 +30,15 @@ from controller.operator.paths import path_of
 from controller.operator.status import in_force, refused_status, status_of
 from controller.runtimes.kubernetes import KubernetesRuntime
 from controller.service import Service, resolve_service
-from profiler.errors import DoesNotFit, Refused, RetryLater, WhaleFluxError
+from profiler.errors import DoesNotFit, MissesObjective, Refused, RetryLater, WhaleFluxError
 from profiler.profile import EngineProfile
 
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
+_REASONS: dict[type[Refused], str] = {
+    DoesNotFit: "DoesNotFit",
+    MissesObjective: "ObjectiveUnreachable",
+}
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +191,7 @@ class ServiceWorker:
             await self._tell(decision_event(self._item.metadata, last.decision, self._now()))
 
     async def _refuse(self, error: Refused) -> None:
-        reason = "DoesNotFit" if isinstance(error, DoesNotFit) else "InvalidSpec"
+        reason = _REASONS.get(type(error), "InvalidSpec")
         log.warning("service %s refused: %s", self._name, error)
         status = refused_status(
             str(error), reason, self._item.metadata.generation, self._status, self._now()

@@ -65,7 +65,8 @@ class Generated:
 
     def near(self, gap_ratio: float) -> bool:
         """Whether the point is proved good enough."""
-        return self.objective - self.bound <= gap_ratio * abs(self.objective) + 1e-6
+        far = self.objective - self.bound
+        return self.point is not None and far <= gap_ratio * abs(self.objective) + 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Task:
     tight: NDArray[np.int64]
     """Of the shared rows, those that remain when levels are put into the rows they bound."""
     choices: tuple[Choices, ...]
+    kept: tuple[Floats | None, ...]
+    """Cheapest columns near the seeds."""
 
     @property
     def loose(self) -> slice:
@@ -151,12 +154,18 @@ def _task(model: Model, problem: Problem, wish: Wish) -> Task:
         make_choices(block, problem, model.labels, (shared, without), wish.targets)
         for block in model.blocks
     )
+    kept = tuple(_kept(choice, wish.seeds) for choice in choices)
     for choice in choices:
-        first, options = choice.block.first_column, len(choice.block.options)
-        choice.add_counts(np.zeros(options))
-        for seed in wish.seeds:
-            choice.add_seed(seed[first : first + options].copy())
-    return Task(model, problem, rows, shared, tight, choices)
+        choice.add_counts(np.zeros(len(choice.block.options)))
+    return Task(model, problem, rows, shared, tight, choices, kept)
+
+
+def _kept(choice: Choices, seeds: Sequence[Floats]) -> Floats | None:
+    """Learn the seeds' columns; the cheapest of those."""
+    first, options = choice.block.first_column, len(choice.block.options)
+    for seed in seeds:
+        choice.add_seed(seed[first : first + options].copy())
+    return min(choice.columns, key=lambda column: float(column @ choice.own.cost), default=None)
 
 
 def _without_levels(
@@ -217,31 +226,48 @@ def _prove(task: Task, dual: Floats, found: Generated) -> None:
 
 
 def _choose(task: Task, wish: Wish, found: Generated) -> None:
-    """Turn the master's relaxation into whole choices; keep a better point."""
+    """Turn the master's relaxation into whole choices; keep a better point.
+
+    What runs comes first: if that is good enough, it stays.
+    """
     relaxed = relax(_master(task))
     if relaxed is None:
         return
     dual = relaxed.row_dual[task.tight]
-    room = task.problem.row_upper[task.rows][task.tight]
     first = [
         choice.columns[k] if len(choice.columns) and share[k] > 0.5 else None
         for choice, share in _shares(task, relaxed.x)
         for k in [int(share.argmax()) if share.size else 0]
     ]
-    now = Choosing(task.choices, [None] * len(first), room.copy(), dual)
-    best = found.point
-    begin(now, first, [] if best is None else [best[c.block.columns] for c in task.choices])
-    for turn in range(_SEARCHES):
-        if turn or not now.whole:
-            search(now, turn)
+    for begun in (task.kept, first) if wish.seeds else (first,):
+        now = _begin(task, begun, dual, found)
         if now.whole:
             _keep(task, _repool(task, _point(task, now), found), found)
-            assert found.point is not None, "just kept"  # noqa: S101
+        if not found.near(wish.gap_ratio):
+            _search(task, now, wish, found)
+        if found.near(wish.gap_ratio):
+            break
+
+
+def _begin(task: Task, first: Sequence[Floats | None], dual: Floats, found: Generated) -> Choosing:
+    room = task.problem.row_upper[task.rows][task.tight]
+    now, best = Choosing(task.choices, [None] * len(first), room.copy(), dual), found.point
+    begin(now, first, [] if best is None else [best[c.block.columns] for c in task.choices])
+    return now
+
+
+def _search(task: Task, now: Choosing, wish: Wish, found: Generated) -> None:
+    """Better the best point by searching neighbourhoods, for as long as it is worth it."""
+    for turn in range(_SEARCHES):
+        if found.point is not None:
             if found.near(0.9 * wish.gap_ratio) or wish.perfect(found.point):
                 break
-            if found.took_s + now.took_s > wish.limit_s:
-                break
             now.set_all([found.point[choice.block.columns] for choice in task.choices])
+        search(now, turn)
+        if now.whole:
+            _keep(task, _repool(task, _point(task, now), found), found)
+        if found.took_s + now.took_s > wish.limit_s:
+            break
     found.took_s += now.took_s
 
 

@@ -7,7 +7,7 @@ Replicas that run stay where they are, unless a larger one needs their domain.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 
@@ -234,7 +234,7 @@ def _place(packing: Packing, piece: Piece) -> list[Piece]:
     best: list[Piece] | None = None
     home = None
     for bin_ in bins:
-        out = _in_the_way(bin_, piece.gpus)
+        out = _in_the_way(bin_, piece.gpus, piece.gpus - bin_.free)
         if out is not None and (best is None or len(out) < len(best)):
             best, home = out, bin_
     if best is None or home is None:
@@ -257,29 +257,29 @@ def _worse(packing: Packing, piece: Piece, bin_: Bin) -> tuple[int, int, int]:
     return (int(old_zone), int(bin_.node.name in on), on.get(bin_.node.name, 0))
 
 
-def _in_the_way(bin_: Bin, gpus: int) -> list[Piece] | None:
-    """Fewest smaller replicas whose going makes room; None where larger ones hold it."""
-    out, free = [], bin_.free
+def _in_the_way(bin_: Bin, below: int, wanted: int) -> list[Piece] | None:
+    """Few replicas smaller than `below` whose going frees `wanted` GPUs; None if too few."""
+    out: list[Piece] = []
     for piece in sorted(bin_.pieces, key=lambda p: -p.gpus):
-        if free >= gpus:
+        if wanted <= 0:
             break
-        if piece.gpus < gpus:
+        if piece.gpus < below:
             out.append(piece)
-            free += piece.gpus
-    return out if free >= gpus else None
+            wanted -= piece.gpus
+    return out if wanted <= 0 else None
 
 
 def repair(packing: Packing, demand: int) -> None:
-    """Move or swap replicas within a pool while that brings a demand nearer its goal."""
+    """Move or exchange replicas within a pool while that brings a demand nearer its goal."""
     while packing.lack(demand) > 0 and _better(packing, demand):
         pass
 
 
 def _better(packing: Packing, demand: int) -> bool:
-    """Make one improving move or swap of equal sizes; whether there was one."""
+    """Make one improving exchange; whether there was one."""
     for bins in packing.bins.values():
         for home in bins:
-            for piece in [p for p in home.pieces if p.demand == demand]:
+            for piece in dict.fromkeys(p for p in home.pieces if p.demand == demand):
                 for other in bins:
                     if other.node is not home.node and _exchange(packing, piece, home, other):
                         return True
@@ -287,28 +287,45 @@ def _better(packing: Packing, demand: int) -> bool:
 
 
 def _exchange(packing: Packing, piece: Piece, home: Bin, other: Bin) -> bool:
-    partners: Sequence[Piece | None] = [
-        p for p in dict.fromkeys(other.pieces) if p.gpus == piece.gpus and p.demand != piece.demand
-    ]
-    if other.free >= piece.gpus:
-        partners = [None, *partners]
-    for partner in partners:
-        demands = {piece.demand} | ({partner.demand} if partner else set())
+    for out, back in _exchanges(piece, home, other):
+        demands = {p.demand for p in (*out, *back)}
         before = sum(packing.lack(d) for d in demands)
-        _swap(packing, (piece, home), (partner, other))
-        if sum(packing.lack(d) for d in demands) < before - 1e-6:
+        _swap(packing, (out, home), (back, other))
+        if sum(packing.lack(d) for d in demands) < before - _TOLERANCE:
             return True
-        _swap(packing, (piece, other), (partner, home))
+        _swap(packing, (out, other), (back, home))
     return False
 
 
-def _swap(packing: Packing, one: tuple[Piece, Bin], two: tuple[Piece | None, Bin]) -> None:
-    (piece, home), (partner, other) = one, two
-    packing.take(piece, home)
-    if partner is not None:
-        packing.take(partner, other)
-        packing.put(partner, home)
-    packing.put(piece, other)
+def _exchanges(piece: Piece, home: Bin, other: Bin) -> Iterator[tuple[list[Piece], list[Piece]]]:
+    """What may leave with the piece, and what comes back for it, so that both domains hold."""
+    if other.free >= piece.gpus:
+        yield [piece], []
+    back = _in_the_way(other, piece.gpus + 1, piece.gpus - other.free)
+    if back and sum(p.gpus for p in back) <= home.free + piece.gpus:
+        yield [piece], back
+    for partner in dict.fromkeys(other.pieces):
+        if partner.demand == piece.demand or partner.gpus < piece.gpus:
+            continue
+        rest = Bin(home.node, home.room, [p for p in home.pieces if p.demand != piece.demand])
+        with_it = _in_the_way(rest, partner.gpus, partner.gpus - piece.gpus - home.free)
+        if with_it is None:
+            continue
+        if piece.gpus + sum(p.gpus for p in with_it) <= other.free + partner.gpus:
+            yield [piece, *with_it], [partner]
+
+
+def _swap(
+    packing: Packing, one: tuple[Sequence[Piece], Bin], two: tuple[Sequence[Piece], Bin]
+) -> None:
+    (out, home), (back, other) = one, two
+    for piece in out:
+        packing.take(piece, home)
+    for piece in back:
+        packing.take(piece, other)
+        packing.put(piece, home)
+    for piece in out:
+        packing.put(piece, other)
 
 
 def _piece(model: Model, demand: int, variant: int, pool: int) -> Piece:

@@ -1,0 +1,1 @@
+"""Judge scaling policies over a trace, in simulated time, at step fidelity."""
