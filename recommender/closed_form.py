@@ -95,9 +95,13 @@ class Objective(NamedTuple):
 
 
 class Steady(NamedTuple):
-    """One replica's scheduler at one rate; `step_s` is infinite where the rate is too high."""
+    """One scheduler's steps at one rate; `step_s` is infinite where the rate is too high.
+
+    With pipeline stages, one of the series of steps that are under way at once.
+    """
 
     rate_rps: float
+    """Of the requests in this series of steps."""
     step_s: float
     """Mean duration of a step."""
     decoding: float
@@ -139,6 +143,8 @@ def steady(cost: StepCost, limits: Limits, w: Moments, rate_rps: float) -> Stead
     budget = float(limits.max_num_batched_tokens)
     kv_tokens = float(limits.num_blocks * limits.block_size)
     room = min(float(limits.max_num_seqs), _KV_IN_USE * kv_tokens / (w.context + limits.block_size))
+    # with pipeline stages as many steps are under way, each with its part of the requests
+    rate_rps, room = rate_rps / limits.pipeline_depth, room / limits.pipeline_depth
     plain_s = step_s(cost, _shape(w, 1.0, 0.0, 0.0))
     mean_s = plain_s  # from below, to the least that is steady
     mixed_s, busy, chunk, prompts, decoding = 0.0, 0.0, 0.0, 1.0, 0.0
@@ -153,7 +159,9 @@ def steady(cost: StepCost, limits: Limits, w: Moments, rate_rps: float) -> Stead
         prompts = max(arriving / busy, chunk / max(w.prefill, 1.0))
         mixed_s = step_s(cost, _shape(w, decoding, chunk, prompts))
         plain_s = step_s(cost, _shape(w, max(decoding, 1.0), 0.0, 0.0))
-        last_s, mean_s = mean_s, busy * mixed_s + (1.0 - busy) * plain_s
+        # a long step holds up those behind it in every stage
+        held_up = 1.0 - (1.0 - busy) ** limits.pipeline_depth
+        last_s, mean_s = mean_s, held_up * mixed_s + (1.0 - held_up) * plain_s
         if abs(mean_s - last_s) < 1e-3 * mean_s:
             break
     return Steady(rate_rps, mean_s, decoding, busy, chunk, prompts, mixed_s, plain_s, room)
@@ -168,17 +176,17 @@ def ttft_share(cost: StepCost, limits: Limits, w: Moments, at: Steady, bound_s: 
     if load >= 1.0:
         return 0.0
     kingman = (1.0 + w.cv * w.cv) / 2.0
-    squared = w.prefill_squared * token_s * token_s
-    wait_s = kingman * at.rate_rps * squared / (2.0 * (1.0 - load))
+    wait_s = kingman * token_s * w.prefill_squared / (2.0 * w.prefill * (1.0 - load))
     slots = at.decoding / at.room
-    wait_s += kingman * at.step_s * (w.decodes / at.room) * slots**8 / max(1.0 - slots, 1e-3)
-    wait_s = max(wait_s, 1e-9)
+    full_s = kingman * at.step_s * (w.decodes / at.room) * slots**8 / max(1.0 - slots, 1e-3)
+    wait_s = max(wait_s + full_s, 1e-9)
     fixed_s = cost.request_s + 0.5 * at.step_s
     share = 0.0
     for i in range(len(_WEIGHTS)):
-        steps = max(w.prompts[i] / budget, 1.0)
+        # chunks follow each other through the stages
+        more = max(w.prompts[i] / budget - 1.0, 0.0) / limits.pipeline_depth
         tokens = min(w.prompts[i], budget)
-        own_s = steps * step_s(cost, _shape(w, at.decoding, tokens, 1.0))
+        own_s = (1.0 + more) * step_s(cost, _shape(w, at.decoding, tokens, 1.0))
         left_s = bound_s - fixed_s - own_s
         if left_s > 0.0:
             share += _WEIGHTS[i] * (1.0 - load * np.exp(-left_s / wait_s))

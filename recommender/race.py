@@ -25,8 +25,11 @@ _OPTIMISM = 1.3
 """How far the twin may be above the closed form, for another layout."""
 _OPTIMISM_BATCHING = 1.1
 """The same for other batch limits of one layout, whose errors are alike."""
-LEAST_RUN = 3
-"""Layouts that are run whatever the closed form says of them."""
+_USUAL = 1.25
+"""Off by less, the closed form is trusted."""
+_MOST_DOUBT = 4
+LEAST_RUN = 4
+"""Entrants that are run whatever the closed form says of them."""
 _CHALLENGERS = 8
 """Batch limits of one layout that are run."""
 
@@ -118,7 +121,7 @@ def race(entrants: Iterable[Entrant], workload: Workload, slo: Slo, pins: Pins) 
     entrants = sorted(entrants, key=lambda entrant: entrant.promise)
     best, scored = measured(entrants[0], workload, slo), 1
     for i, entrant in enumerate(entrants[1:], start=1):
-        optimism = math.inf if best.capacity.rate_rps == 0 or i < LEAST_RUN else _OPTIMISM
+        optimism = math.inf if i < LEAST_RUN else _OPTIMISM * _doubt(best)
         if _is_hopeless(best, entrant, workload, optimism):
             continue
         scored += 1
@@ -131,13 +134,22 @@ def race(entrants: Iterable[Entrant], workload: Workload, slo: Slo, pins: Pins) 
 
 def best_batching(leader: Candidate, workload: Workload, slo: Slo, pins: Pins) -> Outcome:
     """Race the batch limits of one layout, those that the closed form likes best first."""
-    scored, best = 0, leader
+    scored, best, doubt = 0, leader, _doubt(leader)
     rivals = _rivals(leader, workload, slo, pins)
-    for entrant in rivals[:_CHALLENGERS]:
-        if not _is_hopeless(best, entrant, workload, _OPTIMISM_BATCHING):
+    for entrant in rivals[: int(_CHALLENGERS * min(doubt, _MOST_DOUBT))]:
+        if not _is_hopeless(best, entrant, workload, _OPTIMISM_BATCHING * doubt):
             scored += 1
             best = _challenge(best, entrant, workload, slo) or best
     return Outcome(best, len(rivals), scored)
+
+
+def _doubt(leader: Candidate) -> float:
+    """How far the closed form was off: near an objective that hardly can be met it guesses."""
+    expected, found = leader.expected_rps, leader.capacity.rate_rps
+    if expected == 0 or found == 0:
+        return math.inf
+    off = max(expected / found, found / expected)
+    return off**2 if off > _USUAL else 1.0
 
 
 def _rivals(leader: Candidate, workload: Workload, slo: Slo, pins: Pins) -> Sequence[Entrant]:

@@ -5,8 +5,8 @@ form; `recommender.race` runs the promising ones through the twin.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from profiler.architecture import Architecture, load_architecture
 from profiler.configuration import Configuration
@@ -19,6 +19,9 @@ from recommender.capacity import IDLE_RPS, Station, expected_rps, run_at
 from recommender.race import LEAST_RUN, Candidate, Entrant, best_batching, measured, race
 from recommender.space import NODE_GPUS, Pins, Variant, batchings, plain, variants
 from recommender.workload import Workload
+
+
+_SMALL_STEP = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,12 @@ def search(
     outcome = race(entrants, workload, slo, pins)
     if outcome.best.capacity.rate_rps == 0:
         raise MissesObjective(_best_that_can_be_had(entrants, workload, slo))
-    others = [entrant for entrant in entrants if entrant.profile is not outcome.best.profile]
-    others.sort(key=lambda entrant: entrant.promise)
-    return Found(outcome.best, tuple(others), tuple(not_possible), outcome.priced, outcome.scored)
+    ordered = sorted(entrants, key=lambda entrant: entrant.promise, reverse=True)
+    others = {id(entrant.profile): entrant for entrant in ordered}  # the best of each layout
+    del others[id(outcome.best.profile)]
+    runners_up = tuple(reversed(others.values()))
+    told = tuple(dict.fromkeys(not_possible))
+    return Found(outcome.best, runners_up, told, outcome.priced, outcome.scored)
 
 
 def search_batching(
@@ -142,10 +148,25 @@ def _entrants(
         for way in ways:
             profile = _profile(architecture, offer, way)
             try:
-                entrants.append(_entrant(profile, offer.price_per_hour, (workload, slo), pins))
+                usual = _entrant(profile, offer.price_per_hour, (workload, slo), pins)
             except DoesNotFit as error:
                 not_possible.append(str(error))
+                continue
+            entrants += [usual, *_with_small_steps(usual, workload, slo, pins)]
     return entrants, not_possible
+
+
+def _with_small_steps(
+    usual: Entrant, workload: Workload, slo: Slo, pins: Pins
+) -> Iterator[Entrant]:
+    """Enter the layout once more with small steps: pipeline stages and tight ITLs want them."""
+    for configuration in batchings(usual.configuration, pins):
+        tokens = configuration.max_num_batched_tokens
+        if tokens == _SMALL_STEP and configuration == replace(
+            usual.configuration, max_num_batched_tokens=tokens
+        ):
+            expected = expected_rps(Station.of(usual.profile, configuration), workload, slo)
+            yield replace(usual, configuration=configuration, expected_rps=expected)
 
 
 def _profile(architecture: Architecture, offer: Offer, way: Variant) -> EngineProfile:

@@ -7,7 +7,9 @@ priority which cannot be met in full. A dual is the worth of the next unit, not 
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from recommender.allocation.audit import Holding
 from recommender.allocation.model import Model
@@ -56,7 +58,7 @@ def explain_binding(
 def _of(
     model: Model, problem: Problem, packing: Packing, held: Sequence[Holding], short: bool
 ) -> Iterator[tuple[float, Binding]]:
-    relaxed = relax(problem)
+    relaxed = relax(_by_rows(model, problem))
     if relaxed is None:
         return
     pools: dict[tuple[str, ...], tuple[float, list[int]]] = defaultdict(lambda: (0.0, []))
@@ -79,6 +81,15 @@ def _of(
             if problem.row_lower[row] > 0 or kind in _UPPER:
                 duals[kind] = abs(dual)
         yield from _own(block.demand, duals, held[index], short)
+
+
+def _by_rows(model: Model, problem: Problem) -> Problem:
+    """The same without bounds of single columns that a pool's row says as well."""
+    upper = problem.upper.copy()
+    for block in model.blocks:
+        mine = upper[block.first_column : block.first_column + len(block.options)]
+        mine[mine > 0] = np.inf
+    return replace(problem, upper=upper)
 
 
 def _own(

@@ -7,7 +7,8 @@ demand alone is a small problem that HiGHS solves to proof. By Lagrangian dualit
 what HiGHS proves for them, less the pools' rent, undercuts every allocation: far nearer than
 the relaxation of the whole, which cuts replicas into pieces.
 
-The point is handed to branch and bound as a start, and checked there against every row.
+Each column is checked against its demand's own rows, chosen ones together against the shared
+rows. Where the gap is still too wide, branch and bound goes on from the point.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -64,7 +64,7 @@ def make_plan(model: Model, seeds: Sequence[Floats], effort: Effort, purse: Purs
     elastic = model.violation > 0
     problem = model.problem
     strict = replace(problem, upper=np.where(elastic, 0.0, problem.upper))
-    part = Part(purse, 1, Wish(effort.gap_ratio, purse.left_s, FULL, tuple(seeds)))
+    part = Part(purse, 2, Wish(effort.gap_ratio, purse.left_s, FULL, tuple(seeds)))
     answer = _run(model, strict, part)
     if isinstance(answer, Solved):
         return Plan(answer.x, answer.bound, 0.0, strict, None)

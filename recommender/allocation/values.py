@@ -115,7 +115,9 @@ class Effort:
     gap_ratio: float = 0.01
     """Good enough: this close to the bound that HiGHS proves."""
     time_limit_s: float = 2.0
-    """HiGHS' own time over all its runs. An answer cut off by it may differ between runs."""
+    """HiGHS' own time over all its runs: the work around them comes on top, about as much
+    where all can be met, and a second or two a distinct priority of a hundred services where
+    not. An answer cut off by it may differ between runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,8 @@ class Allocation:
     gap_ratio: float
     """Distance of objective and bound, of the objective."""
     violation_gap_ratio: float
-    """How far, at most, what is missing is from the least possible; 0 when nothing is."""
+    """How far, at most, what is missing is from the least possible, to a thousandth of a
+    demand; 0 when nothing is missing."""
     shortfalls: tuple[Shortfall, ...]
     binding: tuple[Binding, ...]
     moved: int

@@ -9,7 +9,7 @@ from recommender.allocation import model as model_module
 from tests.recommender.allocation.builders import EXACT, check_limits, check_met
 from tests.recommender.allocation.naive import Key, best, missing
 
-SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 @st.composite
@@ -29,8 +29,9 @@ def instances(draw: st.DrawFn) -> tuple[list[Demand], list[Node], list[Placement
         for k in range(2 if services == 2 else draw(st.integers(1, 3)))
     ]
     demands = [draw(demand(f"s{k}")) for k in range(services)]
+    counts = st.integers(1, 2)
     running = [
-        Placement(d.service, draw(st.sampled_from(d.variants)).name, n.name, draw(st.integers(1, 2)))
+        Placement(d.service, draw(st.sampled_from(d.variants)).name, n.name, draw(counts))
         for d in demands
         for n in cluster
         if draw(st.booleans())

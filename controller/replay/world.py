@@ -1,0 +1,294 @@
+"""One service's fleet in simulated time: replicas, their router, their lives, their scrapes.
+
+Moments that matter stand on an agenda; `run.py` takes them off in order and tells the world
+to route what came before. A world knows nothing of policies: it is told how many replicas
+there should be. Several may share a pool, each with an agenda of its own: `next_s` says whose
+turn it is, and `room` how many replicas may be started.
+"""
+
+import heapq
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.replay.ledger import Fate, Ledger
+from controller.replay.policy import Fleet
+from controller.replay.replica import Phase, Replica
+from controller.replay.router import Router
+from controller.replay.scrapes import Scraper
+from controller.replay.served import Served
+from controller.replay.terms import Routing, SlowReplica, Terms
+from profiler.trace import Trace
+
+Ints = NDArray[np.int64]
+
+
+class Turn(IntEnum):
+    """Who comes first of what happens at one moment; requests of that moment come last."""
+
+    LIFE = 0
+    """The service appears or vanishes."""
+    FAULT = 1
+    READY = 2
+    LOOK = 3
+    SCRAPE = 4
+    TICK = 5
+
+
+class Moment(NamedTuple):
+    """What happens when."""
+
+    at_s: float
+    turn: Turn
+    sequence: int
+    """In order of having been planned."""
+    act: Callable[[float], None]
+
+
+class Queued(NamedTuple):
+    """How many requests waited, in engines and at the gateway, at one moment."""
+
+    at_s: float
+    requests: int
+
+
+class World:
+    """A fleet that serves one trace."""
+
+    def __init__(self, trace: Trace, served: Served, terms: Terms) -> None:
+        self.ledger = Ledger(trace)
+        self.replicas: list[Replica] = []
+        """All but those that are gone, in order of asking."""
+        self.gone: list[Replica] = []
+        self.queued: list[Queued] = []
+        self._served, self._terms = served, terms
+        self._router = Router(terms.routing)
+        self._agenda: list[Moment] = []
+        self._planned = self._started = self._came = self._next = 0
+        self._gateway = np.zeros(0, np.int64)
+        """Rows that wait until somebody serves."""
+        self._lost_nodes: set[int] = set()
+        self._chance = np.random.default_rng((terms.seed, 2))
+        self.scraper = Scraper(terms.faults, terms.appears_s, terms.seed)
+        self._turn_away()
+        self._plan_all()
+
+    # --- the agenda ---
+
+    @property
+    def next_s(self) -> float:
+        """When something happens next."""
+        return self._agenda[0].at_s if self._agenda else np.inf
+
+    def plan(self, at_s: float, turn: Turn, act: Callable[[float], None]) -> None:
+        """Put something on the agenda."""
+        self._planned += 1
+        heapq.heappush(self._agenda, Moment(at_s, turn, self._planned, act))
+
+    def every(self, interval_s: float, turn: Turn, act: Callable[[float], None]) -> None:
+        """Do something again and again; at multiples of the interval, so that none drifts."""
+        first_s = self._terms.appears_s
+
+        def again(count: int) -> Callable[[float], None]:
+            def tick(now_s: float) -> None:
+                act(now_s)
+                self.plan(first_s + (count + 1) * interval_s, turn, again(count + 1))
+
+            return tick
+
+        at_once = 0 if turn is Turn.TICK else 1
+        self.plan(first_s + at_once * interval_s, turn, again(at_once))
+
+    def step(self) -> None:
+        """Go on to the next moment: route who came before it, and let it happen."""
+        moment = heapq.heappop(self._agenda)
+        self.route(moment.at_s)
+        moment.act(moment.at_s)
+
+    def _plan_all(self) -> None:
+        terms, faults = self._terms, self._terms.faults
+        self.plan(terms.appears_s, Turn.LIFE, self._appear)
+        if terms.vanishes_s < np.inf:
+            self.plan(terms.vanishes_s, Turn.LIFE, self._vanish)
+        for loss in faults.node_losses:
+            self.plan(loss.at_s, Turn.FAULT, lambda now_s, n=loss.node: self._lose_node(n, now_s))
+        for slow in faults.slow_replicas:
+            self.plan(slow.span.from_s, Turn.FAULT, lambda now_s, s=slow: self._slow(s, now_s))
+            self.plan(slow.span.to_s, Turn.FAULT, lambda now_s, s=slow: self._slow(s, now_s))
+        self.every(terms.scrape_s, Turn.SCRAPE, self._scrape)
+        if terms.routing is Routing.LEAST_LOADED:
+            self.every(terms.look_s, Turn.LOOK, self.sync)
+
+    # --- requests ---
+
+    def _turn_away(self) -> None:
+        """Requests outside the service's life are nobody's."""
+        at_s = self.ledger.trace.arrival_s
+        outside = (at_s < self._terms.appears_s) | (at_s >= self._terms.vanishes_s)
+        self.ledger.fate[outside] = Fate.TURNED_AWAY
+
+    def route(self, until_s: float) -> None:
+        """Send the requests that come before a moment."""
+        arrival_s = self.ledger.trace.arrival_s
+        end = int(np.searchsorted(arrival_s, until_s))
+        if end <= self._next:
+            return
+        rows = np.arange(self._next, end)
+        self._next = end
+        rows = rows[self.ledger.fate[rows] == Fate.OPEN]
+        self._came += rows.size
+        serving = self.serving
+        if serving and rows.size:
+            self._router.send(rows, arrival_s[rows], serving, self.ledger)
+        else:
+            self._gateway = np.concatenate([self._gateway, rows])
+
+    def _resend(self, rows: Ints, now_s: float) -> None:
+        """Send requests now that came earlier; they wait where nobody serves."""
+        serving = self.serving
+        if serving and rows.size:
+            self._router.send(rows, np.full(rows.size, now_s), serving, self.ledger)
+        else:
+            self._gateway = np.concatenate([self._gateway, rows])
+
+    @property
+    def waiting_at_gateway(self) -> int:
+        """Requests that no replica has."""
+        return int(self._gateway.size)
+
+    # --- replicas ---
+
+    @property
+    def serving(self) -> list[Replica]:
+        """Those that the router sends to, oldest first."""
+        return [replica for replica in self.replicas if replica.phase is Phase.SERVING]
+
+    @property
+    def starting(self) -> list[Replica]:
+        """Those asked for and not ready, oldest first."""
+        return [replica for replica in self.replicas if replica.phase is Phase.STARTING]
+
+    def fleet(self, now_s: float) -> Fleet:
+        """What the runtime knows."""
+        draining = [r for r in self.replicas if r.phase is Phase.DRAINING]
+        for replica in draining:
+            replica.run_to(now_s, self.ledger)
+        self._bury(now_s)
+        left = sum(replica.phase is Phase.DRAINING for replica in self.replicas)
+        return Fleet(len(self.serving), len(self.starting), left)
+
+    def scale_to(self, count: int, now_s: float, room: float = np.inf) -> None:
+        """Start what is missing; give up who is too many, the youngest first, starts before."""
+        serving, starting = self.serving, self.starting
+        more = count - len(serving) - len(starting)
+        for _ in range(int(min(max(more, 0), room))):
+            self._start(now_s)
+        for replica in [*serving, *starting][::-1][: max(-more, 0)]:
+            self._give_up(replica, now_s)
+
+    def _new(self, now_s: float) -> Replica:
+        replica = Replica(self._started, self._node(), self._served.cost, self._served.limits)
+        replica.asked_s = now_s
+        self._started += 1
+        self.replicas.append(replica)
+        for slow in self._terms.faults.slow_replicas:
+            if slow.replica == replica.number and slow.span.holds(now_s):
+                replica.slow_down(slow.factor)
+        return replica
+
+    def _node(self) -> int:
+        """The first node that lives and has room."""
+        taken = [r.node for r in self.replicas]
+        node = 0
+        while node in self._lost_nodes or taken.count(node) >= self._terms.replicas_per_node:
+            node += 1
+        return node
+
+    def _start(self, now_s: float) -> None:
+        faults, replica = self._terms.faults, self._new(now_s)
+        lasts_s = self._terms.start_up_s
+        for long in faults.long_starts:
+            lasts_s *= long.factor if long.span.holds(now_s) else 1.0
+        lot = self._chance.random()
+        fails = any(f.span.holds(now_s) and lot < f.ratio for f in faults.failed_starts)
+        act = self._fall if fails else self._ready
+        self.plan(now_s + lasts_s, Turn.READY, lambda at_s: act(replica, at_s))
+
+    def _ready(self, replica: Replica, now_s: float) -> None:
+        if replica.phase is not Phase.STARTING:
+            return
+        replica.phase, replica.ready_s = Phase.SERVING, now_s
+        rows, self._gateway = self._gateway, self._gateway[:0]
+        self._resend(rows, now_s)
+
+    def _fall(self, replica: Replica, now_s: float) -> None:
+        if replica.phase is Phase.STARTING:
+            self._end(replica, now_s)
+
+    def _give_up(self, replica: Replica, now_s: float) -> None:
+        if replica.phase is Phase.STARTING:
+            self._end(replica, now_s)
+            return
+        replica.phase, replica.drained_s = Phase.DRAINING, now_s
+
+    def _end(self, replica: Replica, at_s: float) -> None:
+        replica.phase, replica.gone_s = Phase.GONE, at_s
+        self.replicas.remove(replica)
+        self.gone.append(replica)
+
+    def _bury(self, now_s: float) -> None:
+        """End the draining that have nothing left."""
+        for replica in [r for r in self.replicas if r.phase is Phase.DRAINING]:
+            end_s = max(replica.drained_s, replica.last_token_s)
+            if replica.outstanding == 0 and end_s <= now_s:
+                self._end(replica, end_s)
+
+    # --- what happens ---
+
+    def _appear(self, now_s: float) -> None:
+        """Replicas serve from the first moment of the trace, or start with the service."""
+        for _ in range(self._terms.bounded(self._terms.initial)):
+            if now_s > 0:
+                self._start(now_s)
+            else:
+                self._ready(self._new(now_s), now_s)
+
+    def _vanish(self, now_s: float) -> None:
+        self.scale_to(0, now_s)
+        self._gateway = self._gateway[:0]
+
+    def _lose_node(self, node: int, now_s: float) -> None:
+        self._lost_nodes.add(node)
+        dead = [replica for replica in self.replicas if replica.node == node]
+        again = [np.zeros(0, np.int64)]
+        for replica in dead:
+            replica.run_to(now_s, self.ledger)
+            again.append(self.ledger.lose(replica.held(), now_s))
+            self._end(replica, now_s)
+        self._resend(np.sort(np.concatenate(again)), now_s)
+
+    def _slow(self, fault: SlowReplica, now_s: float) -> None:
+        for replica in self.replicas:
+            if replica.number == fault.replica:
+                replica.run_to(now_s, self.ledger)
+                replica.slow_down(fault.factor if fault.span.holds(now_s) else 1.0)
+
+    def _scrape(self, now_s: float) -> None:
+        self.sync(now_s)
+        waiting = sum(replica.waiting for replica in self.replicas)
+        self.queued.append(Queued(now_s, waiting + self.waiting_at_gateway))
+        self.scraper.scrape(self.serving, self.ledger, self._came, self.waiting_at_gateway, now_s)
+
+    def sync(self, now_s: float) -> None:
+        """Run all engines up to a moment."""
+        for replica in self.replicas:
+            replica.run_to(now_s, self.ledger)
+        self._bury(now_s)
+
+    def close(self, now_s: float) -> None:
+        """End everything: starts are given up, what serves finishes what it has."""
+        self.scale_to(0, now_s)
+        self.sync(np.inf)
