@@ -19,7 +19,7 @@ from controller.service import read_objective, read_traffic
 from profiler.errors import DoesNotFit, Refused
 from profiler.hardware import find_gpu
 from recommender import Candidate, Offer, allocation, search, title
-from recommender.allocation import Allocation, Demand, Effort, Node, Placement, Variant
+from recommender.allocation import Allocation, Demand, Node, Placement, Variant
 from recommender.race import measured
 from recommender.sharing import Tenant, may_sleep, partners
 
@@ -75,7 +75,6 @@ def allocate(
     host_memory_gib: Annotated[
         float, typer.Option(min=0, help="Of a node, for weights that sleep.")
     ] = 512.0,
-    time_limit_s: Annotated[float, typer.Option(min=0.1, help="For the solver.")] = 2.0,
     output: Annotated[Output, typer.Option("-o", "--output", help="How to print.")] = Output.TABLE,
 ) -> None:
     """Place services on nodes: the least cost within all SLOs, or the least violation."""
@@ -88,7 +87,6 @@ def allocate(
         nodes,
         running=_read_running(running),
         budget_per_hour=None if budget is None else float(budget),
-        effort=Effort(time_limit_s=time_limit_s),
     )
     shared = list(_sharing(claimed, found, host_memory_gib)) if sharing else []
     if output is Output.JSON:

@@ -24,6 +24,8 @@ from recommender.allocation.topup import top_up
 from recommender.allocation.values import Allocation, Demand, Effort, Market, Node, Placement
 
 _ROUNDS = 4
+_TICK_GAP_RATIO = 0.02
+"""Where something runs: the last percent would cost dozens of replicas moved for it."""
 
 
 def allocate(
@@ -46,7 +48,7 @@ def allocate(
     Raises `Refused` for values that make no sense; a demand that cannot be met is a
     shortfall that says why.
     """
-    effort = effort or Effort()
+    effort = effort or (Effort(gap_ratio=_TICK_GAP_RATIO) if running else Effort())
     check(demands, nodes)
     check_terms(budget_per_hour, change_cost_per_hour, effort)
     terms, runs = Terms(budget_per_hour, change_cost_per_hour), _known(running, nodes)

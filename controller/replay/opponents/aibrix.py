@@ -30,6 +30,7 @@ from controller.replay.opponents.common import (
     remember,
     values_of,
 )
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 
 Metric = Literal["gpu_cache_usage_perc", "requests"]
@@ -70,7 +71,7 @@ class AibrixState:
 DEFAULTS = AibrixSettings()
 
 
-class AibrixKpa:
+class AibrixKpa(Peer[AibrixState]):
     """`ceil(value/target)` within a rate, from the panic window while it is twice the stable."""
 
     name = "aibrix-kpa"
@@ -84,11 +85,11 @@ class AibrixKpa:
         """Both metrics, targets, stable windows."""
         return _grid()
 
-    def start(self, known: Known) -> AibrixState:
+    def begin(self, known: Known) -> AibrixState:
         """Remember nothing."""
         return AibrixState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: AibrixState, now_s: float
     ) -> tuple[Wish, AibrixState]:
         """Follow the windows; a failed collection is an error, and nothing changes."""
@@ -118,7 +119,7 @@ class AibrixKpa:
         return min(max(wanted, low), max(1, ceil(self.settings.max_scale_up_rate * pods)))
 
 
-class AibrixApa:
+class AibrixApa(Peer[AibrixState]):
     """`ceil(N · use/target)` outside a fluctuation band, within a rate."""
 
     name = "aibrix-apa"
@@ -132,11 +133,11 @@ class AibrixApa:
         """Both metrics, targets, windows."""
         return _grid()
 
-    def start(self, known: Known) -> AibrixState:
+    def begin(self, known: Known) -> AibrixState:
         """Remember nothing."""
         return AibrixState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: AibrixState, now_s: float
     ) -> tuple[Wish, AibrixState]:
         """Follow the window's mean use per pod; a failed collection changes nothing."""

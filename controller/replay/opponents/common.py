@@ -52,9 +52,18 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def in_flight(scrape: Scrape) -> float:
-    """Requests that clients wait for: in batches, in queues, and held by the router."""
-    return scrape.running + scrape.waiting + scrape.gateway_waiting
+def in_flight(scrape: Scrape | None, fleet: Fleet) -> float | None:
+    """Requests that clients wait for: in batches, in queues, and held by the router.
+
+    Peers that count them at a proxy see those of a replica that does not answer scrapes too, and
+    Knative extrapolates from a sample: each that serves counts as the mean of those that answered.
+    None where some serve and nobody answered.
+    """
+    if scrape is None or (fleet.serving and not scrape.replicas):
+        return None
+    shown = scrape.running + scrape.waiting
+    unseen = max(fleet.serving / len(scrape.replicas), 1.0) if scrape.replicas else 1.0
+    return shown * unseen + scrape.gateway_waiting
 
 
 def concurrency(known: Known) -> float:

@@ -25,6 +25,7 @@ from typing import Literal
 from controller.replay.opponents.common import bounded, current, hold, mean
 from controller.replay.opponents.dynamo_forecast import Predictor, observe, predict
 from controller.replay.opponents.dynamo_model import Learned, StepTime, fit, learn
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, ReplicaSample, Scrape, Wish
 
 Target = Literal["sla", "throughput", "latency"]
@@ -87,14 +88,15 @@ class DynamoState:
 DEFAULTS = DynamoSettings()
 
 
-class DynamoThroughput:
+class DynamoThroughput(Peer[DynamoState]):
     """`⌈forecast rate / engine rate at the SLA⌉` every three minutes."""
 
     name = "dynamo-throughput"
 
     def __init__(self, settings: DynamoSettings = DEFAULTS) -> None:
         self.settings = settings
-        self.interval_s = settings.throughput_adjustment_interval_s
+        # The state machine ticks for the load loop too; every scrape in between is counted.
+        self.interval_s = settings.load_adjustment_interval_s
 
     @staticmethod
     def grid() -> tuple[DynamoSettings, ...]:
@@ -105,22 +107,26 @@ class DynamoThroughput:
             for every_s, predictor in product((30.0, 60.0, 180.0, 300.0), predictors)
         )
 
-    def start(self, known: Known) -> DynamoState:
+    def begin(self, known: Known) -> DynamoState:
         """Remember nothing."""
         return DynamoState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: DynamoState, now_s: float
     ) -> tuple[Wish, DynamoState]:
         """Forecast and divide; unknown demand or lengths leave the count alone."""
-        state = replace(state, traffic=_added(state.traffic, scrape))
-        desired, reason, state = turn(state, self.settings)
+        state = _clocked(
+            replace(state, traffic=_added(state.traffic, scrape)), self.settings, now_s
+        )
+        if not _is_due(state, now_s):
+            return hold(fleet, state.known, "not due"), state
+        desired, reason, state = turn(state, self.settings, now_s)
         if desired is None:
             return hold(fleet, state.known, reason), state
         return Wish(bounded(desired, state.known), reason), state
 
 
-class DynamoLoad:
+class DynamoLoad(Peer[DynamoState]):
     """Both loops: an engine more or fewer every five seconds, above the throughput floor."""
 
     name = "dynamo-load"
@@ -148,20 +154,18 @@ class DynamoLoad:
         )
         return sla + easy
 
-    def start(self, known: Known) -> DynamoState:
+    def begin(self, known: Known) -> DynamoState:
         """Remember nothing."""
         return DynamoState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: DynamoState, now_s: float
     ) -> tuple[Wish, DynamoState]:
         """Turn the throughput loop when it is due, then the load loop."""
         state = self._observed(scrape, state, now_s)
-        if state.next_throughput_s is not None and now_s >= state.next_throughput_s:
-            desired, _, state = turn(state, self.settings)
-            due_s = now_s + self.settings.throughput_adjustment_interval_s
-            raised = state.floor if desired is None else desired
-            state = replace(state, floor=raised, next_throughput_s=due_s)
+        if _is_due(state, now_s):
+            desired, _, state = turn(state, self.settings, now_s)
+            state = replace(state, floor=state.floor if desired is None else desired)
         wanted, reason = self._load(scrape, fleet, state)
         if wanted is None:
             return hold(fleet, state.known, reason), state
@@ -175,9 +179,7 @@ class DynamoLoad:
         return self.settings.optimization_target != "sla"
 
     def _observed(self, scrape: Scrape | None, state: DynamoState, now_s: float) -> DynamoState:
-        if state.next_throughput_s is None:
-            due_s = now_s + self.settings.throughput_adjustment_interval_s
-            state = replace(state, next_throughput_s=due_s)
+        state = _clocked(state, self.settings, now_s)
         if scrape is None or self._easy:
             return state
         fresh = state.traffic.at_s is None or scrape.at_s > state.traffic.at_s
@@ -255,10 +257,24 @@ class DynamoLoad:
         return keeps_ttft and self._itl(replica, model, known, factor) < known.itl_s * share
 
 
-def turn(state: DynamoState, settings: DynamoSettings) -> tuple[int | None, str, DynamoState]:
+def _clocked(state: DynamoState, settings: DynamoSettings, now_s: float) -> DynamoState:
+    """Set the throughput loop's first turn, an interval after the start."""
+    if state.next_throughput_s is not None:
+        return state
+    return replace(state, next_throughput_s=now_s + settings.throughput_adjustment_interval_s)
+
+
+def _is_due(state: DynamoState, now_s: float) -> bool:
+    return state.next_throughput_s is not None and now_s >= state.next_throughput_s
+
+
+def turn(
+    state: DynamoState, settings: DynamoSettings, now_s: float
+) -> tuple[int | None, str, DynamoState]:
     """Turn the throughput loop: take the traffic in, forecast, divide."""
     traffic, series = state.traffic, state.series
-    state = replace(state, traffic=Traffic(at_s=traffic.at_s))
+    due_s = now_s + settings.throughput_adjustment_interval_s
+    state = replace(state, traffic=Traffic(at_s=traffic.at_s), next_throughput_s=due_s)
     if traffic.seconds <= 0.0 or (traffic.requests and not traffic.finished):
         return None, "no_traffic_data", state  # lengths of requests that came are unknown, not zero
     interval_s = settings.throughput_adjustment_interval_s

@@ -29,6 +29,7 @@ from itertools import pairwise, product
 from math import ceil, isnan, nan
 
 from controller.replay.opponents.common import Timed, bounded, current, hold, quantile, remember
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, ReplicaSample, Scrape, Wish
 
 STEP_S = 60.0
@@ -77,7 +78,7 @@ Series = dict[float, ReplicaSample]
 DEFAULTS = EnovaSettings()
 
 
-class Enova:
+class Enova(Peer[EnovaState]):
     """The detector's tick: an anomaly, then a recovery."""
 
     name = "enova"
@@ -96,11 +97,11 @@ class Enova:
             )
         )
 
-    def start(self, known: Known) -> EnovaState:
+    def begin(self, known: Known) -> EnovaState:
         """Remember nothing."""
         return EnovaState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: EnovaState, now_s: float
     ) -> tuple[Wish, EnovaState]:
         """Detect, then recover; a failed scrape leaves a hole in the series."""

@@ -20,6 +20,7 @@ from controller.replay.opponents.hpa_rules import (
     behave,
     pods_replicas,
 )
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 
 
@@ -47,7 +48,7 @@ class HpaState:
 DEFAULTS = HpaSettings()
 
 
-class Hpa:
+class Hpa(Peer[HpaState]):
     """`ceil(N · metric/target)` outside the tolerance, behind windows and rates."""
 
     name = "hpa"
@@ -64,11 +65,11 @@ class Hpa:
             for ratio, window_s in product((0.3, 0.45, 0.6, 0.7, 0.8, 1.0), (60.0, 300.0, 900.0))
         )
 
-    def start(self, known: Known) -> HpaState:
+    def begin(self, known: Known) -> HpaState:
         """Remember nothing."""
         return HpaState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: HpaState, now_s: float
     ) -> tuple[Wish, HpaState]:
         """Follow the metric; without one, hold: the controller leaves the scale alone."""

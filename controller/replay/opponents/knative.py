@@ -14,6 +14,7 @@ from itertools import pairwise, product
 from math import ceil, floor, inf
 
 from controller.replay.opponents.common import Timed, bounded, hold, in_flight, remember, target
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 
 
@@ -82,7 +83,7 @@ class KnativeState:
 DEFAULTS = KnativeSettings()
 
 
-class KnativeKpa:
+class KnativeKpa(Peer[KnativeState]):
     """`ceil(concurrency/target)`; in panic from the short window, and never down."""
 
     name = "knative-kpa"
@@ -99,18 +100,19 @@ class KnativeKpa:
             for ratio, window_s in product((0.4, 0.6, 0.8, 1.0, 1.25, 1.5), (30.0, 60.0, 180.0))
         )
 
-    def start(self, known: Known) -> KnativeState:
+    def begin(self, known: Known) -> KnativeState:
         """Remember nothing."""
         return KnativeState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: KnativeState, now_s: float
     ) -> tuple[Wish, KnativeState]:
         """Follow the windows; empty windows are no data, and change nothing."""
         state = state if state.begun else _begin(fleet, state, now_s)
         bucket, stable_length, panic_length = self._lengths(now_s)
-        if scrape is not None:
-            buckets = state.buckets.record(bucket, in_flight(scrape), stable_length)
+        concurrency = in_flight(scrape, fleet)
+        if concurrency is not None:
+            buckets = state.buckets.record(bucket, concurrency, stable_length)
             state = replace(state, buckets=buckets)
         stable = state.buckets.average(bucket, stable_length)
         panic = state.buckets.average(bucket, panic_length)

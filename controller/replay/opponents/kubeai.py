@@ -13,6 +13,7 @@ from itertools import product
 from math import ceil
 
 from controller.replay.opponents.common import bounded, current, hold, in_flight, target
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 
 
@@ -41,7 +42,7 @@ class KubeAiState:
 DEFAULTS = KubeAiSettings()
 
 
-class KubeAi:
+class KubeAi(Peer[KubeAiState]):
     """`ceil(mean active / targetRequests)`, down after three ticks in a row that say so."""
 
     name = "kubeai"
@@ -60,22 +61,23 @@ class KubeAi:
             )
         )
 
-    def start(self, known: Known) -> KubeAiState:
+    def begin(self, known: Known) -> KubeAiState:
         """Begin with zeros."""
         count = ceil(self.settings.time_window_s / self.settings.interval_s)
         return KubeAiState(known, (0.0,) * count)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: KubeAiState, now_s: float
     ) -> tuple[Wish, KubeAiState]:
         """Average and divide; without metrics or endpoints the tick is skipped."""
-        if scrape is None:
+        active = in_flight(scrape, fleet)
+        if active is None:
             return hold(fleet, state.known, "no metrics found, skipping"), state
         if fleet.serving == 0:
             # The request path alone scales from zero, to one.
-            first = current(fleet) or int(in_flight(scrape) > 0)
+            first = current(fleet) or int(active > 0)
             return Wish(bounded(first, state.known), "no endpoints found, skipping"), state
-        state = replace(state, history=(*state.history[1:], in_flight(scrape)))
+        state = replace(state, history=(*state.history[1:], active))
         full = target(state.known, self.settings.target_requests, self.settings.target_ratio)
         wanted = ceil(sum(state.history) / len(state.history) / full)
         return self._scale(bounded(wanted, state.known), fleet, state)

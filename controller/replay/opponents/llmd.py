@@ -31,6 +31,8 @@ from controller.replay.opponents.hpa_rules import (
 )
 from controller.replay.policy import Fleet, Known, ReplicaSample, Scrape, Wish
 
+SYNC_PERIOD_S = 15.0
+"""Of the HPA; the controller's loop is slower."""
 PEAK_WINDOW_S = 60.0
 LENGTHS_WINDOW_S = 300.0
 RETENTION_S = 600.0
@@ -54,18 +56,21 @@ class Seen:
     lengths: Timed[tuple[int, int, int]] = ()
     """Of finished requests: prompt tokens, output tokens, how many."""
     desired: int | None = None
-    """`status.desiredOptimizedAlloc`: what the controller said last."""
+    """`status.desiredOptimizedAlloc`: what the controller said last, and why."""
+    why: str = ""
+    next_s: float | None = None
+    """When its loop turns next."""
     asked_s: float | None = None
     """When there was a request last."""
     memory: Memory = field(default_factory=Memory)
 
 
-def see(scrape: Scrape | None, seen: Seen, now_s: float) -> Seen:
+def see(scrape: Scrape | None, fleet: Fleet, seen: Seen, now_s: float) -> Seen:
     """Take a scrape in."""
     seen = replace(seen, asked_s=now_s) if seen.asked_s is None else seen
     if scrape is None:
         return seen
-    busy = in_flight(scrape) > 0 or scrape.arrivals > 0
+    busy = in_flight(scrape, fleet) != 0.0 or scrape.arrivals > 0
     tokens = (sum(scrape.input_tokens), sum(scrape.output_tokens), len(scrape.input_tokens))
     lengths = seen.lengths
     if is_new(scrape, lengths):
@@ -113,15 +118,23 @@ def to_zero(scrape: Scrape | None, fleet: Fleet, seen: Seen, now_s: float) -> in
     return 0 if idle_s >= RETENTION_S else None
 
 
-def publish(
-    desired: int, why: str, fleet: Fleet, seen: Seen, behavior: Behavior, now_s: float
-) -> tuple[Wish, Seen]:
-    """Publish a desired count and let the HPA act on it."""
-    desired = bounded(desired, seen.known)
+def is_due(seen: Seen, now_s: float) -> bool:
+    """Whether the controller's loop turns now."""
+    return seen.next_s is None or now_s >= seen.next_s
+
+
+def publish(desired: int, why: str, seen: Seen, next_s: float) -> Seen:
+    """Publish a desired count."""
+    return replace(seen, desired=bounded(desired, seen.known), why=why, next_s=next_s)
+
+
+def act(fleet: Fleet, seen: Seen, behavior: Behavior, now_s: float) -> tuple[Wish, Seen]:
+    """Let the HPA act on what is published."""
     replicas = current(fleet)
+    desired = replicas if seen.desired is None else seen.desired
     wanted = external_replicas(desired, 1.0, replicas, behavior.tolerance)
     wish, memory = behave(
         wanted, replicas, seen.memory, behavior=behavior, known=seen.known, now_s=now_s
     )
-    reason = why if wish.replicas == desired else f"{why}; HPA {wish.reason}"
-    return Wish(wish.replicas, reason), replace(seen, desired=desired, memory=memory)
+    reason = seen.why if wish.replicas == desired else f"{seen.why}; HPA {wish.reason}"
+    return Wish(wish.replicas, reason), replace(seen, memory=memory)

@@ -27,6 +27,7 @@ from controller.replay.opponents.common import (
     target,
     values_of,
 )
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 
 
@@ -90,7 +91,7 @@ RAY_DEFAULTS = RayServeSettings()
 LLM_DEFAULTS = RayServeLlmSettings()
 
 
-class RayServe:
+class RayServe(Peer[RayState]):
     """`ongoing / target`, once it has pointed the same way for the delay."""
 
     name = "ray-serve"
@@ -108,15 +109,16 @@ class RayServe:
             for ratio, delay in product((0.3, 0.45, 0.6, 0.8, 1.0), delays)
         )
 
-    def start(self, known: Known) -> RayState:
+    def begin(self, known: Known) -> RayState:
         """Remember nothing."""
         return RayState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: RayState, now_s: float
     ) -> tuple[Wish, RayState]:
         """Follow the mean of ongoing requests over the look-back."""
-        state, ongoing = _ongoing(scrape, state, self.settings.look_back_period_s, now_s)
+        ongoing_now = in_flight(scrape, fleet)
+        state, ongoing = _ongoing(ongoing_now, state, self.settings.look_back_period_s, now_s)
         full = target(
             state.known, self.settings.target_ongoing_requests, self.settings.target_ratio
         )
@@ -124,7 +126,7 @@ class RayServe:
         return _wrapped(ongoing / full, ongoing, fleet, state, self.settings.delays, now_s)
 
 
-class RayServeLlm:
+class RayServeLlm(Peer[RayState]):
     """+1 while p99 TTFT is over its target, −1 below it and idle, behind the same delays."""
 
     name = "ray-serve-llm"
@@ -142,16 +144,17 @@ class RayServeLlm:
             for ttft_s, idle, delay in product((0.25, 0.5, 1.0, 2.0), (1.0, 4.0, 16.0), delays)
         )
 
-    def start(self, known: Known) -> RayState:
+    def begin(self, known: Known) -> RayState:
         """Remember nothing."""
         return RayState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: RayState, now_s: float
     ) -> tuple[Wish, RayState]:
         """Follow the p99 of a minute; without one, hold."""
         settings = self.settings
-        state, ongoing = _ongoing(scrape, state, settings.look_back_period_s, now_s)
+        ongoing_now = in_flight(scrape, fleet)
+        state, ongoing = _ongoing(ongoing_now, state, settings.look_back_period_s, now_s)
         ttft = recent(state.ttft, now_s, settings.rate_window_s)
         if scrape is not None and is_new(scrape, state.ttft):
             ttft = remember(ttft, scrape.at_s, scrape.ttft_s, settings.rate_window_s)
@@ -172,12 +175,12 @@ class RayServeLlm:
 
 
 def _ongoing(
-    scrape: Scrape | None, state: RayState, look_back_s: float, now_s: float
+    ongoing_now: float | None, state: RayState, look_back_s: float, now_s: float
 ) -> tuple[RayState, float]:
     """Mean of ongoing requests over the look-back; ZERO where nothing reported, as there."""
     ongoing = recent(state.ongoing, now_s, look_back_s)
-    if scrape is not None:
-        ongoing = remember(ongoing, now_s, in_flight(scrape), look_back_s)
+    if ongoing_now is not None:
+        ongoing = remember(ongoing, now_s, ongoing_now, look_back_s)
     return replace(state, ongoing=ongoing), mean(values_of(ongoing)) or 0.0
 
 

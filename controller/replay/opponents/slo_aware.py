@@ -31,6 +31,7 @@ from controller.replay.opponents.hpa_rules import (
     behave,
     external_replicas,
 )
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 
 GUIDE = Behavior(
@@ -73,7 +74,7 @@ class SloAwareState:
 DEFAULTS = SloAwareSettings()
 
 
-class SloAware:
+class SloAware(Peer[SloAwareState]):
     """`n + ⌈n·(s·ready/n/0.55 − 1)⌉` above 0.55, `n − ⌊n·(1 − s/0.40)⌋` below 0.40."""
 
     name = "slo-aware"
@@ -93,11 +94,11 @@ class SloAware:
             for (up, down), window_s, clamp in product(bands, (15.0, 45.0), (2.0, 4.0))
         )
 
-    def start(self, known: Known) -> SloAwareState:
+    def begin(self, known: Known) -> SloAwareState:
         """Remember nothing."""
         return SloAwareState(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: SloAwareState, now_s: float
     ) -> tuple[Wish, SloAwareState]:
         """Follow the smoothed saturation."""

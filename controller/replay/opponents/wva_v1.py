@@ -12,7 +12,19 @@ from itertools import product
 
 from controller.replay.opponents.common import current
 from controller.replay.opponents.hpa_rules import Behavior
-from controller.replay.opponents.llmd import AT_ONCE, CHART, Seen, peaks, publish, see, to_zero
+from controller.replay.opponents.llmd import (
+    AT_ONCE,
+    CHART,
+    SYNC_PERIOD_S,
+    Seen,
+    act,
+    is_due,
+    peaks,
+    publish,
+    see,
+    to_zero,
+)
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, ReplicaSample, Scrape, Wish
 
 
@@ -31,14 +43,14 @@ class WvaV1Settings:
 DEFAULTS = WvaV1Settings()
 
 
-class WvaV1:
+class WvaV1(Peer[Seen]):
     """+1 where the spare of the unsaturated is small, −1 where N−1 would keep enough."""
 
     name = "wva-v1"
 
     def __init__(self, settings: WvaV1Settings = DEFAULTS) -> None:
         self.settings = settings
-        self.interval_s = settings.interval_s
+        self.interval_s = min(SYNC_PERIOD_S, settings.interval_s)
 
     @staticmethod
     def grid() -> tuple[WvaV1Settings, ...]:
@@ -52,17 +64,19 @@ class WvaV1:
             )
         )
 
-    def start(self, known: Known) -> Seen:
+    def begin(self, known: Known) -> Seen:
         """Remember nothing."""
         return Seen(known)
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: Seen, now_s: float
     ) -> tuple[Wish, Seen]:
         """Judge a fleet that stands still; one in transition keeps what it was told."""
-        state = see(scrape, state, now_s)
-        desired, why = self._desired(scrape, fleet, state, now_s)
-        return publish(desired, why, fleet, state, self.settings.behavior, now_s)
+        state = see(scrape, fleet, state, now_s)
+        if is_due(state, now_s):
+            desired, why = self._desired(scrape, fleet, state, now_s)
+            state = publish(desired, why, state, now_s + self.settings.interval_s)
+        return act(fleet, state, self.settings.behavior, now_s)
 
     def _desired(
         self, scrape: Scrape | None, fleet: Fleet, state: Seen, now_s: float

@@ -20,13 +20,17 @@ from controller.replay.opponents.hpa_rules import Behavior
 from controller.replay.opponents.llmd import (
     AT_ONCE,
     CHART,
+    SYNC_PERIOD_S,
     Seen,
+    act,
+    is_due,
     mean_lengths,
     peaks,
     publish,
     see,
     to_zero,
 )
+from controller.replay.opponents.peer import Peer
 from controller.replay.policy import Fleet, Known, ReplicaSample, Scrape, Wish
 
 ROLLING_AVERAGE_WINDOW = 10
@@ -77,14 +81,14 @@ class Analysis:
 DEFAULTS = WvaV2Settings()
 
 
-class WvaV2:
+class WvaV2(Peer[WvaV2State]):
     """Up to demand / 0.85 over what is and comes, down to demand / 0.70 over what is."""
 
     name = "wva-v2"
 
     def __init__(self, settings: WvaV2Settings = DEFAULTS) -> None:
         self.settings = settings
-        self.interval_s = settings.interval_s
+        self.interval_s = min(SYNC_PERIOD_S, settings.interval_s)
 
     @staticmethod
     def grid() -> tuple[WvaV2Settings, ...]:
@@ -100,26 +104,28 @@ class WvaV2:
             for (up, down), queue, behavior in product(thresholds, (2.0, 5.0), (CHART, AT_ONCE))
         )
 
-    def start(self, known: Known) -> WvaV2State:
+    def begin(self, known: Known) -> WvaV2State:
         """Remember nothing."""
         return WvaV2State(Seen(known))
 
-    def decide(
+    def rule(
         self, scrape: Scrape | None, fleet: Fleet, state: WvaV2State, now_s: float
     ) -> tuple[Wish, WvaV2State]:
         """Compare demand with supply; without metrics the last word stands."""
-        seen = see(scrape, state.seen, now_s)
-        state = replace(state, seen=seen)
-        desired, why = to_zero(scrape, fleet, seen, now_s), "scale to zero"
-        if desired is None:
+        state = replace(state, seen=see(scrape, fleet, state.seen, now_s))
+        if is_due(state.seen, now_s):
             desired, why, state = self._desired(scrape, fleet, state, now_s)
-        wish, seen = publish(desired, why, fleet, state.seen, self.settings.behavior, now_s)
+            seen = publish(desired, why, state.seen, now_s + self.settings.interval_s)
+            state = replace(state, seen=seen)
+        wish, seen = act(fleet, state.seen, self.settings.behavior, now_s)
         return wish, replace(state, seen=seen)
 
     def _desired(
         self, scrape: Scrape | None, fleet: Fleet, state: WvaV2State, now_s: float
     ) -> tuple[int, str, WvaV2State]:
-        replicas = current(fleet)
+        zero, replicas = to_zero(scrape, fleet, state.seen, now_s), current(fleet)
+        if zero is not None:
+            return zero, "scale to zero", state
         if scrape is None or not scrape.replicas:
             last = state.seen.desired
             return replicas if last is None else last, "no metrics: previous allocation", state
