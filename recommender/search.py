@@ -20,7 +20,6 @@ from recommender.race import LEAST_RUN, Candidate, Entrant, best_batching, measu
 from recommender.space import NODE_GPUS, Pins, Variant, batchings, plain, variants
 from recommender.workload import Workload
 
-
 _SMALL_STEP = 1024
 
 

@@ -23,10 +23,10 @@ from profiler.trace import Trace
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_SLOTS = 150
-_LEAST_SLOT_S = 5.0
-_GAP_RATIO = 0.005
-_MOST_NODES = 2000
+_SLOTS = 120
+_LEAST_SLOT_S = 20.0
+_GAP_RATIO = 0.01
+_MOST_NODES = 200
 _HEAVY = 0.8
 """Quantile of the work above which requests are a class of their own: the first to forgo."""
 

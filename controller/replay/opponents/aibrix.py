@@ -200,7 +200,7 @@ def _cooled(
 def _grid() -> tuple[AibrixSettings, ...]:
     targets: tuple[tuple[Metric, float], ...] = (
         *(("gpu_cache_usage_perc", value) for value in (0.3, 0.5, 0.7, 0.9)),
-        *(("requests", value) for value in (0.4, 0.6, 0.8, 1.0)),
+        *(("requests", value) for value in (0.1, 0.25, 0.5, 0.8)),
     )
     return tuple(
         AibrixSettings(metric, value, window_s, panic_window_s=min(window_s, 60.0))

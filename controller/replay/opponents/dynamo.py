@@ -170,8 +170,9 @@ class DynamoLoad(Peer[DynamoState]):
         if wanted is None:
             return hold(fleet, state.known, reason), state
         floor = 1 if self._easy else state.floor
-        capped = wanted < floor and wanted < current(fleet)
-        reason = "scale_down_capped_by_throughput" if capped else reason
+        if wanted < floor:
+            capped = wanted < current(fleet) and floor <= current(fleet)
+            reason = "scale_down_capped_by_throughput" if capped else "scale_up"
         return Wish(bounded(max(wanted, floor), state.known), reason), state
 
     @property
@@ -199,7 +200,8 @@ class DynamoLoad(Peer[DynamoState]):
             return None, "worker_count_mismatch"
         if self._easy:
             return self._thresholds(scrape, state)
-        model = fit(state.learned, self.settings.load_min_observations)
+        least = self.settings.load_min_observations
+        model = fit(state.learned, state.known.prefill_tokens_s, least)
         if model is None or not model.input_tokens:
             return None, "insufficient_data"
         return self._estimates(scrape, model, state.known)
@@ -286,6 +288,8 @@ def turn(
     if isl <= 0.0 or osl <= 0.0:
         return None, "model_not_ready", state
     rate_rps = engine_rps(state.known, isl, osl, series)
+    if not rate_rps > 0.0:
+        return None, "model_not_ready", state
     return max(ceil(demand_rps / rate_rps), 1), "scale", state
 
 

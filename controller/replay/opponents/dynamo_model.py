@@ -2,8 +2,12 @@
 
 Called by `dynamo`. A regression of step time on prompt tokens and cached decode tokens in the
 batch, over at most 64 observations kept spread over a 4 × 4 grid. The planner has a forward-pass
-record per engine; the protocol has none, so an observation is the fleet's of one scrape: the mean
-gap between tokens as the step's time, prompt tokens per step and cached tokens per replica.
+record per engine, and begins with a benchmark's; the protocol has neither. So an observation is
+the fleet's of one scrape: the mean gap between tokens as the step's time, prompt tokens per step
+and cached tokens per replica. Of the benchmark the prefill rate is known: it gives the cost of a
+prompt token, and the rest is regressed on cached tokens. The planner drops a fit in which more
+load costs less time; means over requests show that by chance, where its sweep of steps would not,
+and here the slope is then zero.
 
 Source: ai-dynamo/dynamo `components/src/dynamo/planner/core/perf_model/`: `base.py`, `agg.py`.
 """
@@ -80,19 +84,19 @@ def learn(learned: Learned, scrape: Scrape, known: Known, limit: int) -> Learned
     )
 
 
-def fit(learned: Learned, least: int) -> StepTime | None:
-    """Fit the plane; None with too few observations, or where more load would cost less time."""
+def fit(learned: Learned, prefill_tokens_s: float, least: int) -> StepTime | None:
+    """Fit what a step costs beside its prompts; None with too few observations."""
     if len(learned.observations) < least:
         return None
     rows = np.asarray(learned.observations)
-    design = np.column_stack([np.ones(len(rows)), rows[:, :2]])
-    base, prompt, cached = np.linalg.lstsq(design, rows[:, 2], rcond=None)[0]
-    if prompt < 0.0 or cached < 0.0:
-        return None
+    cached, rest_s = rows[:, 1], rows[:, 2] - rows[:, 0] / prefill_tokens_s
+    spread = cached - cached.mean()
+    varied = float(spread @ spread)
+    slope_s = max(float(spread @ rest_s) / varied, 0.0) if varied > 0.0 else 0.0
     return StepTime(
-        base_s=float(base),
-        prompt_token_s=float(prompt),
-        cached_token_s=float(cached),
+        base_s=max(float(rest_s.mean() - slope_s * cached.mean()), 0.0),
+        prompt_token_s=1.0 / prefill_tokens_s,
+        cached_token_s=slope_s,
         input_tokens=mean(learned.input_tokens) or 0.0,
         decode_tokens=mean(learned.decode_tokens) or 0.0,
         prompt_tokens_per_step=float(rows[:, 0].mean()),

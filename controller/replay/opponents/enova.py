@@ -72,8 +72,8 @@ class EnovaState:
     scrapes: Timed[Minute] = ()
 
 
-Series = dict[float, ReplicaSample]
-"""One replica's samples by moment, oldest first."""
+Series = dict[int, ReplicaSample]
+"""One replica's samples by minutes from now, zero and below, oldest first."""
 
 DEFAULTS = EnovaSettings()
 
@@ -127,7 +127,7 @@ class Enova(Peer[EnovaState]):
             inside = now_s - at_s < self.settings.query_range_s
             if inside and abs(now_s - at_s - steps * STEP_S) < half_s:
                 for sample in minute.replicas:
-                    found.setdefault(sample.name, {})[now_s - steps * STEP_S] = sample
+                    found.setdefault(sample.name, {})[-steps] = sample
         # In Go the order is a map's, that is, random; by name it is the same every time.
         return [found[name] for name in sorted(found) if self._regular(found[name])]
 
@@ -193,16 +193,16 @@ def _aligned(
     series: list[Series], value: Callable[[ReplicaSample], float], window: int
 ) -> list[float]:
     """Sum the replicas over the last minutes OF THE FIRST; NaN where another has ended by then."""
-    end_s = max(series[0])
-    moments = [end_s - step * STEP_S for step in reversed(range(window))]
-    return [sum(_at(one, moment, value) for one in series) for moment in moments]
+    end = max(series[0])
+    minutes = range(end - window + 1, end + 1)
+    return [sum(_at(one, minute, value) for one in series) for minute in minutes]
 
 
-def _at(series: Series, moment_s: float, value: Callable[[ReplicaSample], float]) -> float:
+def _at(series: Series, minute: int, value: Callable[[ReplicaSample], float]) -> float:
     """A hole is filled with zero; after its end a series has nothing."""
-    if moment_s > max(series):
+    if minute > max(series):
         return nan
-    sample = series.get(moment_s)
+    sample = series.get(minute)
     return 0.0 if sample is None else value(sample)
 
 

@@ -62,7 +62,7 @@ class Hpa(Peer[HpaState]):
         """Targets and scale-down windows to tune over."""
         return tuple(
             HpaSettings(target_ratio=ratio, behavior=_down_window(window_s))
-            for ratio, window_s in product((0.3, 0.45, 0.6, 0.7, 0.8, 1.0), (60.0, 300.0, 900.0))
+            for ratio, window_s in product((0.1, 0.2, 0.35, 0.5, 0.65, 0.8), (60.0, 300.0, 900.0))
         )
 
     def begin(self, known: Known) -> HpaState:

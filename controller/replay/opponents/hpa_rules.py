@@ -192,8 +192,9 @@ def _reach(replicas: int, memory: Memory, limit: Limit, now_s: float, sign: int)
 
 def _recommended(memory: Memory, count: int, behavior: Behavior, now_s: float) -> Memory:
     window_s = max(behavior.up.stabilization_window_s, behavior.down.stabilization_window_s)
-    kept = remember(memory.recommendations, now_s, count, max(window_s, 1.0))
-    return replace(memory, recommendations=kept)
+    # The first moment has two: what it had, and what was recommended. Both count.
+    kept = recent(memory.recommendations, now_s, max(window_s, 1.0))
+    return replace(memory, recommendations=(*kept, (now_s, count)))
 
 
 def _changed(memory: Memory, change: int, behavior: Behavior, now_s: float) -> Memory:

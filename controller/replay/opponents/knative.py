@@ -97,7 +97,7 @@ class KnativeKpa(Peer[KnativeState]):
         """Targets as shares of the concurrency at capacity, and stable windows."""
         return tuple(
             KnativeSettings(target_ratio=ratio, stable_window_s=window_s)
-            for ratio, window_s in product((0.4, 0.6, 0.8, 1.0, 1.25, 1.5), (30.0, 60.0, 180.0))
+            for ratio, window_s in product((0.15, 0.3, 0.5, 0.75, 1.0, 1.25), (30.0, 60.0, 180.0))
         )
 
     def begin(self, known: Known) -> KnativeState:

@@ -57,7 +57,7 @@ class KubeAi(Peer[KubeAiState]):
         return tuple(
             KubeAiSettings(target_ratio=ratio, time_window_s=window_s, scale_down_delay_s=delay_s)
             for ratio, window_s, delay_s in product(
-                (0.3, 0.5, 0.7, 1.0), (60.0, 180.0, 600.0), (30.0, 300.0)
+                (0.1, 0.25, 0.5, 0.8), (60.0, 180.0, 600.0), (30.0, 300.0)
             )
         )
 

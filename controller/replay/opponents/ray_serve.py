@@ -106,7 +106,7 @@ class RayServe(Peer[RayState]):
         delays = (Delays(), Delays(0.0, 120.0), Delays(10.0, 300.0), Delays(0.0, 600.0))
         return tuple(
             RayServeSettings(target_ratio=ratio, delays=delay)
-            for ratio, delay in product((0.3, 0.45, 0.6, 0.8, 1.0), delays)
+            for ratio, delay in product((0.1, 0.2, 0.35, 0.5, 0.8), delays)
         )
 
     def begin(self, known: Known) -> RayState:

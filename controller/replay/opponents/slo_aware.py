@@ -114,11 +114,14 @@ class SloAware(Peer[SloAwareState]):
         return replace(wish, reason=reason), replace(state, memory=memory)
 
     def formula(self, saturation: float, replicas: int, ready: int) -> int:
-        """Desired replicas; those in flight are credited on the way up alone."""
+        """Desired replicas; those in flight are credited on the way up alone.
+
+        The credit never sheds: so says the page, while its formula as printed could go below n.
+        """
         up, down = self.settings.threshold_up, self.settings.threshold_down
         if saturation > up:
             credit = ready / replicas if 0 < ready < replicas else 1.0
-            return replicas + ceil(replicas * (saturation * credit / up - 1.0))
+            return replicas + max(ceil(replicas * (saturation * credit / up - 1.0)), 0)
         if saturation < down:
             return replicas - floor(replicas * (1.0 - saturation / down))
         return replicas
