@@ -55,13 +55,22 @@ def bound(trace: Trace, served: Served, terms: Terms, attained_ratio: float) -> 
     may_miss = n - math.ceil(round(attained_ratio * n, 6))
     work_s = float((work.prefill_s + work.decode_s).sum())
     floor_s = _floor_s(trace, terms)
-    replica_s, counts, slot_s = 0.0, (), _LEAST_SLOT_S
     if n > may_miss:
         slots = _Slots.of(work, terms.start_up_s)
-        replica_s, counts, slot_s = _solved(slots, work, may_miss)
-    replica_s = max(replica_s, floor_s)
+        found = _solved(slots, work, may_miss)
+    else:
+        found = _Found(0.0, (), _LEAST_SLOT_S)
+    replica_s = max(found.replica_s, floor_s)
     hours = replica_s * served.gpus / 3600.0
-    return Bound(replica_s, hours, attained_ratio, slot_s, work_s, counts)
+    return Bound(replica_s, hours, attained_ratio, found.slot_s, work_s, found.counts)
+
+
+class _Found(NamedTuple):
+    """What the programme tells."""
+
+    replica_s: float
+    counts: tuple[int, ...]
+    slot_s: float
 
 
 def _floor_s(trace: Trace, terms: Terms) -> float:
@@ -77,7 +86,7 @@ class _Slots(NamedTuple):
     """Time cut into slots."""
 
     slot_s: float
-    count: int
+    number: int
     start_up_s: float
 
     @classmethod
@@ -89,7 +98,7 @@ class _Slots(NamedTuple):
 
     def place(self, at_s: Floats) -> Ints:
         """Slot of each moment; after the last for one that never comes."""
-        at = np.minimum(at_s / self.slot_s, float(self.count))
+        at = np.minimum(at_s / self.slot_s, float(self.number))
         return at.astype(np.int64)
 
 
@@ -110,8 +119,8 @@ class _Class(NamedTuple):
 def _classes(slots: _Slots, work: Work) -> list[_Class]:
     """Put alike requests together; due later than they are never harms a bound."""
     first = slots.place(work.from_s)
-    prefill_last = _widened(first, slots.place(work.first_by_s), slots.count)
-    decode_last = _widened(first, slots.place(work.last_by_s), slots.count)
+    prefill_last = _widened(first, slots.place(work.first_by_s), slots.number)
+    decode_last = _widened(first, slots.place(work.last_by_s), slots.number)
     total_s = work.prefill_s + work.decode_s
     heavy = (total_s > np.quantile(total_s, _HEAVY)).astype(np.int64)
     keys = np.stack([first, prefill_last, decode_last, heavy], axis=1)
@@ -122,8 +131,8 @@ def _classes(slots: _Slots, work: Work) -> list[_Class]:
     for top, each in zip(most, work[:2], strict=True):
         np.maximum.at(top, inverse, each)
     return [
-        _Class(*(int(k) for k in key[:3]), int(n), float(p), float(d), float(pm), float(dm))
-        for key, n, p, d, pm, dm in zip(unique, *sums, *most, strict=True)
+        _Class(int(at), int(by), int(due), int(n), float(p), float(d), float(pm), float(dm))
+        for (at, by, due, _), n, p, d, pm, dm in zip(unique, *sums, *most, strict=True)
     ]
 
 
@@ -163,7 +172,7 @@ class _Programme:
         result = milp(
             self.costs,
             constraints=LinearConstraint(csr_array((values, (rows, columns)), shape), low, high),
-            integrality=self.whole,
+            integrality=np.array(self.whole),
             bounds=Bounds(0.0, self.uppers),
             options={"mip_rel_gap": _GAP_RATIO, "node_limit": _MOST_NODES},
         )
@@ -171,47 +180,55 @@ class _Programme:
         return (0.0 if proved is None else max(float(proved), 0.0)), result.x
 
 
-def _solved(slots: _Slots, work: Work, may_miss: int) -> tuple[float, tuple[int, ...], float]:
+class _Due(NamedTuple):
+    """Work due in the same slots, and columns of what is spared of it by forgoing requests."""
+
+    total_s: float = 0.0
+    spared: tuple[int, ...] = ()
+
+
+_Dues = dict[tuple[int, int, bool], _Due]
+"""By first and last slot, prefill and decode apart."""
+
+
+def _solved(slots: _Slots, work: Work, may_miss: int) -> _Found:
     programme = _Programme()
     counts, capacity = _fleet(programme, slots)
-    after = programme.column(cost=1.0)  # replica seconds after the last slot, for what may be late
-    done: list[list[tuple[int, float]]] = [[] for _ in range(slots.count + 1)]
-    forgone: list[tuple[int, float]] = []
-    due: dict[tuple[int, int, int], _Due] = {}
-    for each in _classes(slots, work):
-        forgo = programme.column(upper=each.requests)
-        forgone.append((forgo, 1.0))
-        parts = (
-            (0, each.prefill_last, each.prefill_s, each.prefill_most_s),
-            (1, each.decode_last, each.decode_s, each.decode_most_s),
-        )
-        for kind, last, total_s, most_s in parts:
-            if total_s > 0:
-                spared = programme.column(upper=total_s)
-                programme.row([(forgo, most_s), (spared, -1.0)], 0.0)
-                known = due.setdefault((kind, each.first, last), _Due(0.0, ()))
-                due[kind, each.first, last] = _Due(
-                    known.total_s + total_s, (*known.spared, (spared, 1.0))
-                )
-    programme.row(forgone, 0.0, may_miss)
-    for (_, first, last), part in due.items():
+    dues = _forgone(programme, _classes(slots, work), may_miss)
+    done: list[list[tuple[int, float]]] = [[] for _ in range(slots.number + 1)]
+    for (first, last, _), due in dues.items():
         flows = [(programme.column(), slot) for slot in range(first, last + 1)]
         for column, slot in flows:
             done[slot].append((column, -1.0))
-        programme.row([*((column, 1.0) for column, _ in flows), *part.spared], part.total_s)
-    for slot, columns in enumerate(done):
-        room = (after, 1.0) if slot == slots.count else (capacity[slot], slots.slot_s)
-        programme.row([room, *columns], 0.0)
+        columns = (*(column for column, _ in flows), *due.spared)
+        programme.row([(column, 1.0) for column in columns], due.total_s)
+    # what nothing bounds may be done after the last slot, by as few as one likes
+    room = [(column, slots.slot_s) for column in capacity] + [(programme.column(cost=1.0), 1.0)]
+    for slot, columns_done in enumerate(done):
+        programme.row([room[slot], *columns_done], 0.0)
     proved_s, solution = programme.solve()
     found = () if solution is None else tuple(round(solution[c]) for c in counts)
-    return proved_s, found, slots.slot_s
+    return _Found(proved_s, found, slots.slot_s)
 
 
-class _Due(NamedTuple):
-    """Work due in the same slots, and what may be spared of it by forgoing requests."""
-
-    total_s: float
-    spared: tuple[tuple[int, float], ...]
+def _forgone(programme: _Programme, classes: list[_Class], may_miss: int) -> _Dues:
+    """Let some requests be forgone: each spares the work of the largest of its class at most."""
+    dues: _Dues = {}
+    forgone: list[tuple[int, float]] = []
+    for each in classes:
+        forgo = programme.column(upper=each.requests)
+        forgone.append((forgo, 1.0))
+        for last, total_s, most_s, decodes in (
+            (each.prefill_last, each.prefill_s, each.prefill_most_s, False),
+            (each.decode_last, each.decode_s, each.decode_most_s, True),
+        ):
+            if total_s > 0:
+                spared = programme.column(upper=total_s)
+                programme.row([(forgo, most_s), (spared, -1.0)], 0.0)
+                due = dues.get((each.first, last, decodes), _Due())
+                dues[each.first, last, decodes] = _Due(due.total_s + total_s, (*due.spared, spared))
+    programme.row(forgone, 0.0, may_miss)
+    return dues
 
 
 def _fleet(programme: _Programme, slots: _Slots) -> tuple[list[int], list[int]]:
@@ -222,7 +239,7 @@ def _fleet(programme: _Programme, slots: _Slots) -> tuple[list[int], list[int]]:
     """
     counts = [programme.column(whole=True)]
     capacity = []
-    for _ in range(slots.count):
+    for _ in range(slots.number):
         before, after = counts[-1], programme.column(whole=True)
         up = programme.column(cost=slots.start_up_s, whole=True)
         down = programme.column(whole=True)

@@ -31,7 +31,7 @@ _TRIALS = 120
 """Replays that the series found is then trimmed by."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Schedule:
     """A policy that knows how many shall serve when, and starts them in time."""
 
@@ -145,7 +145,7 @@ def _filled(counts: Ints, start_up_s: float) -> Ints:
     filled = counts.copy()
     for level in range(1, int(counts.max(initial=0)) + 1):
         on = np.flatnonzero(filled >= level)
-        for before, after in zip(on, on[1:], strict=False):
+        for before, after in pairwise(on):
             if (after - before - 1) * _SLOT_S <= start_up_s:
                 inside = filled[before + 1 : after]
                 np.maximum(inside, level, out=inside)

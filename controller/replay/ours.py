@@ -53,7 +53,7 @@ class Memory:
 
     start_up_s: float
     """As told beforehand, until starts were seen."""
-    state: State = State()
+    state: State
     serving: tuple[float, ...] = ()
     """When each that serves was first seen to, oldest first."""
     starting: tuple[float, ...] = ()
@@ -80,7 +80,7 @@ class Ours:
 
     def start(self, known: Known) -> Memory:
         """Begin as after a restart."""
-        return Memory(known.start_up_s, capacity_rps=known.capacity_rps)
+        return Memory(known.start_up_s, State(), capacity_rps=known.capacity_rps)
 
     def decide(
         self, scrape: Scrape | None, fleet: Fleet, state: Memory, now_s: float

@@ -205,13 +205,10 @@ def _series(account: Account, each: Requests) -> Series:
     came = (account.ledger.trace.arrival_s // MINUTE_S).astype(np.int64)
     came = np.where(each.judged, np.minimum(came, minutes - 1), minutes)
     p95_s, attained = np.full(minutes, np.nan), np.full(minutes, np.nan)
-    bounds = np.searchsorted(came, np.arange(minutes + 1)) if np.all(np.diff(came) >= 0) else None
+    order = np.argsort(came, kind="stable")
+    edges = np.searchsorted(came[order], np.arange(minutes + 1))
     for minute in range(minutes):
-        rows = (
-            np.flatnonzero(came == minute)
-            if bounds is None
-            else np.arange(bounds[minute], bounds[minute + 1])
-        )
+        rows = order[edges[minute] : edges[minute + 1]]
         if rows.size:
             p95_s[minute] = _quantiles(each.ttft_s[rows]).p95
             attained[minute] = each.attained[rows].mean()
@@ -236,7 +233,8 @@ def _averaged(spans: Sequence[tuple[float, float]], minutes: int, end_s: float) 
         inside = np.clip(edges, from_s, max(to_s, from_s))
         total += np.diff(inside)
     lasts_s = np.diff(edges)
-    return np.divide(total, lasts_s, out=np.full(minutes, np.nan), where=lasts_s > 0)
+    mean: Floats = np.divide(total, lasts_s, out=np.full(minutes, np.nan), where=lasts_s > 0)
+    return mean
 
 
 def _queue(queued: Sequence[Queued], minutes: int) -> Floats:
@@ -245,4 +243,5 @@ def _queue(queued: Sequence[Queued], minutes: int) -> Floats:
     values = np.array([each.requests for each in queued], np.float64)[inside]
     counts = np.bincount(at[inside], minlength=minutes)
     sums = np.bincount(at[inside], values, minlength=minutes)
-    return np.divide(sums, counts, out=np.full(minutes, np.nan), where=counts > 0)
+    mean: Floats = np.divide(sums, counts, out=np.full(minutes, np.nan), where=counts > 0)
+    return mean

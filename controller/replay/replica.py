@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.replay.ledger import Ledger
+from controller.replay.served import slowed
 from profiler.scheduler import Limits
 from profiler.step_cost import StepCost
 from profiler.trace import Hashes, Trace
@@ -72,13 +73,7 @@ class Replica:
 
     def slow_down(self, factor: float) -> None:
         """Let each step that begins from now on take so many times as long; 1: as it was."""
-        cost = self._cost
-        changes = {
-            name: tuple(s * factor for s in value) if name == "dense_s" else value * factor
-            for name, value in cost._asdict().items()
-            if name.endswith("_s") and name != "request_s"
-        }
-        self._engine.cost = cost._replace(**changes) if factor != 1.0 else cost
+        self._engine.cost = slowed(self._cost, factor)
 
     def send(self, rows: Ints, at_s: Floats, ledger: Ledger) -> None:
         """Take requests, in order of when they are sent."""

@@ -6,6 +6,7 @@ and `meets_slo` says that nobody could do better.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,16 @@ class Served:
             prefill_tokens_s=self.prefill_tokens_s,
             decode_tokens_s=self.decode_tokens_s,
         )
+
+
+def slowed(cost: StepCost, factor: float) -> StepCost:
+    """Let each step take `factor` times as long; the API's part of a request is as it was."""
+    changes: dict[str, Any] = {
+        name: tuple(s * factor for s in value) if name == "dense_s" else value * factor
+        for name, value in cost._asdict().items()
+        if name.endswith("_s") and name != "request_s"
+    }
+    return cost if factor == 1.0 else cost._replace(**changes)
 
 
 def _check_takes(trace: Trace, longest: int) -> None:

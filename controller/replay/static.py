@@ -13,17 +13,18 @@ SHARE = 0.99
 """Of the requests that must attain the SLO."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Static:
     """So many replicas, always; what dies is replaced."""
 
     replicas: int
     interval_s: float = 15.0
+    name: str = ""
+    """As reports call it."""
 
-    @property
-    def name(self) -> str:
-        """As reports call it."""
-        return f"static-{self.replicas}"
+    def __post_init__(self) -> None:
+        """Name it by its count."""
+        self.name = self.name or f"static-{self.replicas}"
 
     def start(self, known: Known) -> None:
         """Remember nothing."""

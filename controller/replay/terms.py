@@ -5,7 +5,7 @@ every policy that asks at the same moments.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 
 from profiler.errors import Refused
@@ -99,9 +99,10 @@ class Faults:
         ratios = [fault.ratio for fault in self.failed_starts]
         if not all(0 <= r <= 1 for r in (*ratios, self.missed_ratio, self.silent_ratio)):
             raise Refused("faults: a chance must lie in [0, 1]")
-        for fault in (*self.slow_replicas, *self.long_starts):
-            if not 0 < fault.factor < math.inf:
-                raise Refused(f"faults: a factor must be a positive number, got {fault.factor}")
+        factors = [f.factor for f in self.slow_replicas] + [f.factor for f in self.long_starts]
+        for factor in factors:
+            if not 0 < factor < math.inf:
+                raise Refused(f"faults: a factor must be a positive number, got {factor}")
 
 
 NO_FAULTS = Faults()
@@ -154,7 +155,3 @@ class Terms:
     def bounded(self, replicas: float) -> int:
         """Take a count into the bounds."""
         return int(min(max(replicas, self.min_replicas), self.max_replicas))
-
-
-FAULT_KINDS = tuple(field.name for field in fields(Faults))
-"""Names of what can go wrong, for options and reports."""

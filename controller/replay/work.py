@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from controller.replay.served import Served
+from controller.replay.served import Served, slowed
 from controller.replay.terms import Terms
 from profiler.scheduler import Limits
 from profiler.slo import Slo
@@ -80,12 +80,7 @@ def least_work(trace: Trace, served: Served, terms: Terms) -> Work:
 def _fastest(cost: StepCost, terms: Terms) -> StepCost:
     """The cost of the fastest replica there can be: faults may speed one up, too."""
     factor = min([1.0, *(slow.factor for slow in terms.faults.slow_replicas)])
-    changes = {
-        name: tuple(s * factor for s in value) if name == "dense_s" else value * factor
-        for name, value in cost._asdict().items()
-        if name.endswith("_s") and name != "request_s"
-    }
-    return cost._replace(**changes)
+    return slowed(cost, factor)
 
 
 def _tokens(trace: Trace, limits: Limits) -> Tokens:
@@ -145,7 +140,8 @@ def _decode_s(cost: StepCost, tokens: Tokens, share: Share) -> Floats:
     context = _contexts(tokens)
     window = float(cost.window_tokens)
     # each context is at least what the integral up to it began with
-    seen = _integral(tokens.prompt + n, window) - _integral(tokens.prompt * 1.0, window)
+    begin = tokens.prompt.astype(np.float64)
+    seen = _integral(begin + n, window) - _integral(begin, window)
     per_token_s = share.token_s + share.decode_s + cost.token_link_s + cost.sequence_s
     return np.asarray(
         per_token_s * n

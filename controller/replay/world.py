@@ -9,6 +9,7 @@ turn it is, and `room` how many replicas may be started.
 import heapq
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -114,10 +115,10 @@ class World:
         if terms.vanishes_s < np.inf:
             self.plan(terms.vanishes_s, Turn.LIFE, self._vanish)
         for loss in faults.node_losses:
-            self.plan(loss.at_s, Turn.FAULT, lambda now_s, n=loss.node: self._lose_node(n, now_s))
+            self.plan(loss.at_s, Turn.FAULT, partial(self._lose_node, loss.node))
         for slow in faults.slow_replicas:
-            self.plan(slow.span.from_s, Turn.FAULT, lambda now_s, s=slow: self._slow(s, now_s))
-            self.plan(slow.span.to_s, Turn.FAULT, lambda now_s, s=slow: self._slow(s, now_s))
+            for at_s in (slow.span.from_s, slow.span.to_s):
+                self.plan(at_s, Turn.FAULT, partial(self._slow, slow))
         self.every(terms.scrape_s, Turn.SCRAPE, self._scrape)
         if terms.routing is Routing.LEAST_LOADED:
             self.every(terms.look_s, Turn.LOOK, self.sync)
@@ -215,7 +216,7 @@ class World:
         lot = self._chance.random()
         fails = any(f.span.holds(now_s) and lot < f.ratio for f in faults.failed_starts)
         act = self._fall if fails else self._ready
-        self.plan(now_s + lasts_s, Turn.READY, lambda at_s: act(replica, at_s))
+        self.plan(now_s + lasts_s, Turn.READY, partial(act, replica))
 
     def _ready(self, replica: Replica, now_s: float) -> None:
         if replica.phase is not Phase.STARTING:

@@ -1,15 +1,14 @@
 """The report in a real Chromium: drawn, readable by day and night, and asking nobody."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
 
 from recommender.report import as_html
+from tests.browser import WANTED
 from tests.recommender.some_reports import (
     a_comparison,
     a_question,
@@ -18,21 +17,8 @@ from tests.recommender.some_reports import (
     all_named,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None or DRIVER is None, reason="chromium and chromedriver are not installed"
-    ),
-]
-
-_OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--window-size=1280,1000",
-)  # fmt: skip
+pytestmark = WANTED
+pytest.importorskip("plotly", reason="the extra `report` is not installed")
 PLOTS = 7
 
 
@@ -77,19 +63,6 @@ class Page:
         """Pixels by which it is wider than the window."""
         widths = self.run("return [document.documentElement.scrollWidth, window.innerWidth]")
         return max(int(widths[0]) - int(widths[1]), 0)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    pytest.importorskip("plotly", reason="the extra `report` is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for option in (*_OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    yield started
-    started.quit()
 
 
 @pytest.fixture
