@@ -56,13 +56,18 @@ def bound(trace: Trace, served: Served, terms: Terms, attained_ratio: float) -> 
     work_s = float((work.prefill_s + work.decode_s).sum())
     floor_s = _floor_s(trace, terms)
     if n > may_miss:
-        slots = _Slots.of(work, terms.start_up_s)
+        slots = _Slots.of(work, _shortest_start_s(terms))
         found = _solved(slots, work, may_miss)
     else:
         found = _Found(0.0, (), _LEAST_SLOT_S)
     replica_s = max(found.replica_s, floor_s)
     hours = replica_s * served.gpus / 3600.0
     return Bound(replica_s, hours, attained_ratio, found.slot_s, work_s, found.counts)
+
+
+def _shortest_start_s(terms: Terms) -> float:
+    """Faults may shorten starts, too."""
+    return terms.start_up_s * math.prod(min(f.factor, 1.0) for f in terms.faults.long_starts)
 
 
 class _Found(NamedTuple):
@@ -138,7 +143,7 @@ def _classes(slots: _Slots, work: Work) -> list[_Class]:
 
 def _widened(first: Ints, last: Ints, after: int) -> Ints:
     """Let spans be 0, 1, 2, 4 … slots: fewer classes, and nobody is due earlier than he is."""
-    span = last - first
+    span = np.maximum(last - first, 0)
     wide = np.where(span > 1, 2 ** np.ceil(np.log2(np.maximum(span, 1))).astype(np.int64), span)
     return np.where(last >= after, after, np.minimum(first + wide, after - 1))
 
@@ -187,8 +192,8 @@ class _Due(NamedTuple):
     spared: tuple[int, ...] = ()
 
 
-_Dues = dict[tuple[int, int, bool], _Due]
-"""By first and last slot, prefill and decode apart."""
+_Dues = dict[int, dict[int, _Due]]
+"""By the last slot, then by the first."""
 
 
 def _solved(slots: _Slots, work: Work, may_miss: int) -> _Found:
@@ -196,19 +201,32 @@ def _solved(slots: _Slots, work: Work, may_miss: int) -> _Found:
     counts, capacity = _fleet(programme, slots)
     dues = _forgone(programme, _classes(slots, work), may_miss)
     done: list[list[tuple[int, float]]] = [[] for _ in range(slots.number + 1)]
-    for (first, last, _), due in dues.items():
-        flows = [(programme.column(), slot) for slot in range(first, last + 1)]
-        for column, slot in flows:
-            done[slot].append((column, -1.0))
-        columns = (*(column for column, _ in flows), *due.spared)
-        programme.row([(column, 1.0) for column in columns], due.total_s)
+    for last, by_first in dues.items():
+        _serve(programme, last, by_first, done)
     # what nothing bounds may be done after the last slot, by as few as one likes
     room = [(column, slots.slot_s) for column in capacity] + [(programme.column(cost=1.0), 1.0)]
-    for slot, columns_done in enumerate(done):
-        programme.row([room[slot], *columns_done], 0.0)
+    for slot, columns in enumerate(done):
+        programme.row([room[slot], *columns], 0.0)
     proved_s, solution = programme.solve()
     found = () if solution is None else tuple(round(solution[c]) for c in counts)
     return _Found(proved_s, found, slots.slot_s)
+
+
+def _serve(
+    programme: _Programme,
+    last: int,
+    by_first: dict[int, _Due],
+    done: list[list[tuple[int, float]]],
+) -> None:
+    """Work that is due by one slot: what came and is not done is carried on to the next."""
+    carried: list[tuple[int, float]] = []
+    for slot in range(min(by_first), last + 1):
+        served, due = programme.column(), by_first.get(slot, _Due())
+        done[slot].append((served, -1.0))
+        left = [(programme.column(), 1.0)] if slot < last else []
+        spared = [(column, 1.0) for column in due.spared]
+        programme.row([(served, 1.0), *left, *carried, *spared], due.total_s)
+        carried = [(column, -1.0) for column, _ in left]
 
 
 def _forgone(programme: _Programme, classes: list[_Class], may_miss: int) -> _Dues:
@@ -218,15 +236,16 @@ def _forgone(programme: _Programme, classes: list[_Class], may_miss: int) -> _Du
     for each in classes:
         forgo = programme.column(upper=each.requests)
         forgone.append((forgo, 1.0))
-        for last, total_s, most_s, decodes in (
-            (each.prefill_last, each.prefill_s, each.prefill_most_s, False),
-            (each.decode_last, each.decode_s, each.decode_most_s, True),
+        for last, total_s, most_s in (
+            (each.prefill_last, each.prefill_s, each.prefill_most_s),
+            (each.decode_last, each.decode_s, each.decode_most_s),
         ):
             if total_s > 0:
                 spared = programme.column(upper=total_s)
                 programme.row([(forgo, most_s), (spared, -1.0)], 0.0)
-                due = dues.get((each.first, last, decodes), _Due())
-                dues[each.first, last, decodes] = _Due(due.total_s + total_s, (*due.spared, spared))
+                by_first = dues.setdefault(last, {})
+                due = by_first.get(each.first, _Due())
+                by_first[each.first] = _Due(due.total_s + total_s, (*due.spared, spared))
     programme.row(forgone, 0.0, may_miss)
     return dues
 

@@ -63,6 +63,8 @@ class Memory:
     lost: int = 0
     """Replicas that were missing so far: names for the next."""
     judged: tuple[Judged, ...] = ()
+    cadence_s: float = math.inf
+    """Shortest interval that a scrape counted: after missed ones it is longer."""
     scraped_s: float = -math.inf
     """The last scrape taken in."""
     capacity_rps: float = 0.0
@@ -103,7 +105,7 @@ class Ours:
         sound = scrape is not None and _is_sound(scrape, min(known_before, fleet.serving))
         demand = Demand(None, None, _attained(memory.judged))
         if scrape is not None and sound:
-            if new:
+            if new and memory.cadence_s > _SAMPLE_S:
                 memory = replace(memory, state=_laid_out(memory.state, scrape, now_s))
             arrival_rps = scrape.arrivals / scrape.since_s if new else None
             waiting = scrape.waiting + scrape.gateway_waiting
@@ -127,7 +129,13 @@ class Ours:
             lengths = (float(np.mean(scrape.input_tokens)), float(np.mean(scrape.output_tokens)))
             at = (*lengths, service.workload.cv)
             capacity_rps = (surface.covers(*at) and surface.rate_rps(*at)) or capacity_rps
-        return replace(memory, judged=judged, scraped_s=scrape.at_s, capacity_rps=capacity_rps)
+        return replace(
+            memory,
+            judged=judged,
+            cadence_s=min(memory.cadence_s, scrape.since_s),
+            scraped_s=scrape.at_s,
+            capacity_rps=capacity_rps,
+        )
 
 
 def service_of(served: Served, terms: Terms) -> Service:

@@ -22,7 +22,8 @@ def replay(trace: Trace, served: Served, policy: Policy, terms: Terms) -> Outcom
     """Run a trace through a fleet that the policy scales.
 
     The policy is asked until the last request came (and until `terms.until_s`), and on while
-    requests wait at the gateway; then what is under way is finished. Raises `Refused` for a request
+    requests wait at the gateway; then what is under way is finished, whatever faults were to
+    come. Raises `Refused` for a request
     that the KV cache could never hold.
     """
     Simulation(served.cost, served.limits).feed(trace)  # refuses what would wait for ever

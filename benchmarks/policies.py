@@ -1,0 +1,204 @@
+"""Scaling policies on the same trace and terms: what they attain, and what they cost.
+
+python -m benchmarks.policies --trace FILE… [--start-up 10,30,90,240] [--tuned yes] [--jobs 2]
+
+Each trace (CSV) as it is, and compressed in time until its mean load takes 15 replicas, of Llama
+3.1 8B on an L4, or on an H100 where its requests are too long for that. TTFT 2 s, or what an idle
+replica needs for the longest prompts and half as much again, and mean ITL 100 ms. Equal terms for all: scrapes every 15 s, the same cold start,
+no standby for anybody. Every opponent runs with its defaults and, with `--tuned yes`, with each
+setting of a grid: the cheapest that attains 99 %, or what attains most, is told. The bound is what
+no policy can pass (docs/replay.md); the schedule beside it is the best found with knowledge of the
+future. Ratios are GPU-hours over the bound's.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figure import need, tell
+from controller.replay.clairvoyant import clairvoyant
+from controller.replay.opponents import ALL
+from controller.replay.ours import ours
+from controller.replay.outcome import Outcome
+from controller.replay.policy import Policy
+from controller.replay.run import replay
+from controller.replay.served import Served
+from controller.replay.static import smallest
+from controller.replay.terms import Terms
+from profiler.configuration import Configuration
+from profiler.errors import DoesNotFit
+from profiler.profile import EngineProfile, resolve_profile
+from profiler.slo import Slo
+from profiler.trace import Trace, read_trace
+from profiler.twin import simulate
+
+MODEL, GPUS = "meta-llama/Llama-3.1-8B-Instruct", ("L4", "H100-SXM")
+SLO = Slo(ttft_s=2.0, itl_s=0.1, percentile=0.95)
+LONG_PROMPTS = 0.999
+REPLICAS = 15.0
+"""Of the mean load, after compression."""
+TARGET = 0.99
+GOAL_RATIO = 1.15
+SCALE_ROOM = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trace under one start-up time."""
+
+    file: Path
+    start_up_s: float
+    compressed: bool
+
+    @property
+    def name(self) -> str:
+        """As figures call it."""
+        how = ", compressed" if self.compressed else ""
+        return f"{self.file.name.split('.')[0]}{how}, starts of {self.start_up_s:g} s"
+
+    def setting(self) -> tuple[Trace, Served, Terms]:
+        """Read the trace and compress it; the twin says by how much."""
+        trace = read_trace(self.file)
+        profile, configuration = fitting(trace)
+        slo = reachable(trace, profile, configuration)
+        served = Served.of(trace, profile, configuration, slo)
+        wanted = len(trace) / max(trace.duration_s, 1e-9) / served.capacity.rate_rps
+        if self.compressed and wanted < REPLICAS:
+            trace = trace.compressed(REPLICAS / wanted)
+            wanted = REPLICAS
+        served = Served.of(trace, profile, configuration, slo)
+        return trace, served, Terms(
+            start_up_s=self.start_up_s,
+            initial=max(round(wanted), 1),
+            max_replicas=max(int(wanted * SCALE_ROOM), 4),
+        )  # fmt: skip
+
+
+def fitting(trace: Trace) -> tuple[EngineProfile, Configuration]:
+    """Give the smallest card whose cache holds the longest request."""
+    longest = int((trace.input_tokens + trace.output_tokens).max())
+    configuration = Configuration(
+        max_model_len=-(-longest // 1024) * 1024, max_num_batched_tokens=2048, max_num_seqs=128
+    )
+    for gpu in GPUS[:-1]:
+        profile = resolve_profile(MODEL, gpu)
+        try:
+            profile.limits(configuration)
+        except DoesNotFit:
+            continue
+        return profile, configuration
+    return resolve_profile(MODEL, GPUS[-1]), replace(configuration, max_num_batched_tokens=8192)
+
+
+def reachable(trace: Trace, profile: EngineProfile, configuration: Configuration) -> Slo:
+    """Give the objective, its TTFT loosened where not even an idle replica could keep it."""
+    prompt = int(np.quantile(trace.input_tokens, LONG_PROMPTS))
+    one = Trace.of([0.0], [prompt], [2])
+    idle_s = float(simulate(one, profile.cost, profile.limits(configuration)).ttft_s[0])
+    return replace(SLO, ttft_s=max(2.0, 1.5 * idle_s))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One policy of a task: ours, static, or an opponent with one of its settings."""
+
+    task: Task
+    name: str
+    opponent: int = -1
+    setting: int = -1
+    """−1: its defaults."""
+
+    def policy(self, served: Served, terms: Terms) -> Policy:
+        """Make it."""
+        if self.opponent < 0:
+            return ours(served, terms)
+        factory: Any = ALL[self.opponent]
+        return factory() if self.setting < 0 else factory(factory.grid()[self.setting])
+
+
+def outcome_of(run: Run) -> Outcome:
+    """Replay it; in a process of its own."""
+    trace, served, terms = run.task.setting()
+    if run.name == "static":
+        return smallest(trace, served, terms, TARGET)
+    return replay(trace, served, run.policy(served, terms), terms)
+
+
+def runs(task: Task, *, tuned: bool) -> Iterator[Run]:
+    """Every policy of a task."""
+    yield Run(task, "whaleflux")
+    yield Run(task, "static")
+    for i, factory in enumerate(ALL):
+        name = factory().name
+        yield Run(task, name, i)
+        if tuned:
+            yield from (Run(task, f"{name}, tuned", i, k) for k in range(len(factory.grid())))
+
+
+def best(outcomes: list[Outcome]) -> Outcome:
+    """The cheapest that attains the target, else what attains most."""
+    good = [each for each in outcomes if each.attained_ratio >= TARGET]
+    if good:
+        return min(good, key=lambda each: each.gpu_hours)
+    return max(outcomes, key=lambda each: each.attained_ratio)
+
+
+def report(task: Task, found: dict[str, list[Outcome]]) -> None:
+    """Tell every policy's figures against the bound."""
+    trace, served, terms = task.setting()
+    known = clairvoyant(trace, served, terms, TARGET)
+    least = known.bound.replica_s / 3600 * served.gpus
+    name = task.name
+    tell(name, "bound: GPU-hours", least, "GPU h", 0, "lower")
+    tell(name, "schedule that knows the future: ratio to the bound",
+         known.outcome.gpu_hours / least, "×", 1.0, "lower")  # fmt: skip
+    chosen = {policy: best(outcomes) for policy, outcomes in found.items()}
+    mine = chosen["whaleflux"]
+    for policy, outcome in chosen.items():
+        case = f"{name}, {policy}"
+        tell(case, "attained", outcome.attained_ratio, "ratio", TARGET, "higher")
+        tell(case, "ratio to the bound", outcome.gpu_hours / least, "×", GOAL_RATIO, "lower")
+        tell(case, "GPU-hours", outcome.gpu_hours, "GPU h", least, "lower")
+        changes = outcome.scale_ups + outcome.scale_downs
+        tell(case, "scale actions", changes, "actions", 0, "lower")
+        tell(case, "longest outage", outcome.longest_outage_s, "s", 0, "lower")
+    better = [
+        policy
+        for policy, other in chosen.items()
+        if policy != "whaleflux"
+        and other.attained_ratio > mine.attained_ratio
+        and other.gpu_hours < mine.gpu_hours
+    ]
+    tell(name, "policies better on both axes", len(better), "policies", 0, "lower")
+    if better:
+        print(f"{name}: better on both: {', '.join(better)}", file=sys.stderr)
+
+
+def main() -> None:
+    """Replay every policy on every trace and start-up time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trace", type=Path, nargs="+", required=True)
+    parser.add_argument("--start-up", default="10,30,90,240", help="seconds, with commas")
+    parser.add_argument("--tuned", choices=("yes", "no"), default="no")
+    parser.add_argument("--jobs", type=int, default=2)
+    asked = parser.parse_args()
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        for file in asked.trace:
+            for start_up_s in map(float, asked.start_up.split(",")):
+                for compressed in (False, True):
+                    task = Task(need(file), start_up_s, compressed)
+                    wanted = list(runs(task, tuned=asked.tuned == "yes"))
+                    found: dict[str, list[Outcome]] = {}
+                    for run, outcome in zip(wanted, pool.map(outcome_of, wanted), strict=True):
+                        found.setdefault(run.name, []).append(outcome)
+                    report(task, found)
+
+
+if __name__ == "__main__":
+    main()
