@@ -4,11 +4,11 @@ python -m benchmarks.policies --trace FILE… [--start-up 10,30,90,240] [--tuned
 
 Each trace (CSV) as it is, and compressed in time until its mean load takes 15 replicas, of Llama
 3.1 8B on an L4, or on an H100 where its requests are too long for that. TTFT 2 s, or what an idle
-replica needs for the longest prompts and half as much again, and mean ITL 100 ms. Equal terms for all: scrapes every 15 s, the same cold start,
-no standby for anybody. Every opponent runs with its defaults and, with `--tuned yes`, with each
-setting of a grid: the cheapest that attains 99 %, or what attains most, is told. The bound is what
-no policy can pass (docs/replay.md); the schedule beside it is the best found with knowledge of the
-future. Ratios are GPU-hours over the bound's.
+replica needs for the longest prompts and half as much again, and mean ITL 100 ms. Equal terms for
+all: scrapes every 15 s, the same cold start, no standby for anybody. Every opponent runs with its
+defaults and, with `--tuned yes`, with each setting of a grid: the cheapest that attains 99 %, or
+what attains most, is told. The bound is what no policy can pass (docs/replay.md); the schedule
+beside it is the best found with knowledge of the future. Ratios are GPU-hours over the bound's.
 """
 
 import argparse

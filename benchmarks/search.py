@@ -33,6 +33,8 @@ from profiler.profile import EngineProfile, profile_of
 from profiler.slo import Slo
 from recommender import Found, Pins, Station, Workload, find_capacity, search
 from recommender import workload_from_hints as hints
+from recommender.capacity import expected_rps
+from recommender.race import part_of_one
 from recommender.space import NODE_GPUS, batchings, plain, variants
 
 CASES = (
@@ -112,8 +114,10 @@ def exhaustive(case: Case) -> tuple[float, Configuration | None, int]:
         count += 1
         gpus = profile.layout.gpus
         station = Station.of(profile, configuration)
+        expected = expected_rps(station, case.workload, case.slo)
+        part = part_of_one(case.workload, expected)
         try:
-            found = find_capacity(station, case.workload, case.slo, at_least_rps=best * gpus)
+            found = find_capacity(station, part, case.slo, at_least_rps=best * gpus)
         except Refused:  # a request that it could never hold
             continue
         if found is not None and found.rate_rps > best * gpus:

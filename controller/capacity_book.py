@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _STEPS_PER_DOUBLING = 2
 """A cell's lengths lie within 41 % of each other: between, interpolation is off by little."""
-_CVS = (0.5, 1.0, 2.0, 4.0)
+_CVS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 Cell = tuple[int, int, int]
 
@@ -41,11 +41,17 @@ class CapacityBook:
         mean_input_tokens: float | None,
         mean_output_tokens: float | None,
         cv: float | None = None,
+        serving: int = 1,
     ) -> float:
-        """What one replica carries; the last figure until a better one is computed."""
+        """What one replica carries; the last figure until a better one is computed.
+
+        `cv`: burstiness of the service's arrivals; requests go round the `serving` replicas, so
+        that each one's are calmer.
+        """
         if not mean_input_tokens or not mean_output_tokens:
             return self._last_rps
-        at = (mean_input_tokens, mean_output_tokens, cv or self._service.workload.cv)
+        calmer = (cv or self._service.workload.cv) / max(serving, 1) ** 0.5
+        at = (mean_input_tokens, mean_output_tokens, max(calmer, _CVS[0]))
         if sum(at[:2]) > self._longest_tokens:  # nobody could have served such
             return self._last_rps
         surface = self._surface(at)

@@ -109,11 +109,12 @@ class Observer:
         self._time_start_ups(replicas)
         demand = self._demand(replicas, now_s)
         lengths = self._lengths()
+        serving = sum(replica.phase is Phase.SERVING for replica in replicas)
         return Observation(
             service=self.service,
             sightings=tuple(self._sighting(replica, now_s) for replica in replicas),
             demand=demand,
-            capacity_rps=self.book.rate_rps(*lengths, self._burstiness()),
+            capacity_rps=self.book.rate_rps(*lengths, self._burstiness(), serving),
             start_up_s=self.start_up_s,
         )
 

@@ -33,6 +33,8 @@ _STRIDE = 1.2
 """From a rate that holds to the next, while none is known that fails."""
 _JUDGED = 4.0
 """A queue shows in a run that is so many times as long as the bound that it must break."""
+_MOST_IN_ROUND = 64
+"""Beyond, a replica's arrivals grow no calmer that it would show."""
 _SUSTAINED = 0.97
 """Share of the saturated throughput at which a queue does not grow."""
 
@@ -156,11 +158,25 @@ def _moments(workload: Workload, slo: Slo, window_tokens: int) -> Moments:
 
 
 def expected_rps(station: Station, workload: Workload, slo: Slo) -> float:
-    """What the closed form says that a replica carries; 0 where it misses the SLO idle."""
+    """What the closed form says that one of the replicas that share a workload carries.
+
+    0 where it misses the SLO idle.
+    """
     moments = _moments(workload, slo, station.cost.window_tokens)
-    return station.ranks * float(
-        carried_rps(station.cost, station.limits, moments, Objective.of(slo))
-    )
+    bounds = Objective.of(slo)
+    alone = station.ranks * float(carried_rps(station.cost, station.limits, moments, bounds))
+    replicas = replicas_in_round(workload, alone)
+    if replicas == 1:
+        return alone
+    calmer = moments._replace(cv=workload.shared_cv(replicas))
+    return station.ranks * float(carried_rps(station.cost, station.limits, calmer, bounds))
+
+
+def replicas_in_round(workload: Workload, carried_rps: float) -> int:
+    """Replicas that requests go round, where one carries so much."""
+    if carried_rps <= 0:
+        return 1
+    return max(min(round(workload.sized_rps / carried_rps), _MOST_IN_ROUND), 1)
 
 
 def sustained_rps(station: Station, workload: Workload) -> float:

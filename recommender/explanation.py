@@ -20,8 +20,8 @@ from profiler.profile import EngineProfile, profile_of
 from profiler.slo import Slo
 from profiler.timings import Metric
 from recommender.binding import PART_NAMES, Binding, Sureness, how_sure, what_binds
-from recommender.capacity import Station, Trial, find_capacity, run_at
-from recommender.race import Candidate
+from recommender.capacity import Station, Trial, expected_rps, find_capacity, run_at
+from recommender.race import Candidate, part_of_one
 from recommender.search import Offer, Recommendation, fitted, search
 from recommender.space import Pins
 from recommender.split import Split, split
@@ -114,7 +114,9 @@ def explain(asked: Question, found: Recommendation, also: Sequence[Offer] = ()) 
     """Tell the story; `also` are GPU types to hold against those that were offered."""
     asked = replace(asked, workload=fitted(asked.model, asked.workload, asked.pins))
     best, rate_rps = found.best, asked.workload.sized_rps
-    trial = run_at(best.station, asked.workload, asked.slo, rate_rps / best.replicas(rate_rps))
+    replicas = best.replicas(rate_rps)
+    part = asked.workload.shared(replicas)
+    trial = run_at(best.station, part, asked.slo, rate_rps / replicas)
     binding = what_binds(best, asked.workload, asked.slo)
     pair, says = _split(asked, best)
     return Explanation(
@@ -280,7 +282,8 @@ def pareto(asked: Question, candidates: Sequence[Candidate]) -> tuple[Point, ...
 
 def _point(asked: Question, candidate: Candidate, replicas: int) -> Point:
     rate_rps = asked.workload.sized_rps / replicas
-    timings = run_at(candidate.station, asked.workload, asked.slo, rate_rps).timings
+    part = asked.workload.shared(replicas)
+    timings = run_at(candidate.station, part, asked.slo, rate_rps).timings
     gpus, q = replicas * candidate.gpus, asked.slo.percentile
     return Point(
         name=title(candidate),
@@ -317,7 +320,9 @@ def judge(
     )
     known.check_layout(configuration)
     workload = asked.workload.within(configuration.max_model_len or known.max_model_len)
-    capacity = find_capacity(Station.of(known, configuration), workload, asked.slo)
+    station = Station.of(known, configuration)
+    part = part_of_one(workload, expected_rps(station, workload, asked.slo))
+    capacity = find_capacity(station, part, asked.slo)
     assert capacity is not None, "without a floor the search always answers"  # noqa: S101
     return Candidate(configuration, known, capacity, offer.price_per_hour)
 

@@ -15,7 +15,13 @@ from profiler.configuration import Configuration
 from profiler.errors import Refused
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
-from recommender.capacity import Capacity, Station, expected_rps, find_capacity
+from recommender.capacity import (
+    Capacity,
+    Station,
+    expected_rps,
+    find_capacity,
+    replicas_in_round,
+)
 from recommender.space import Pins, batchings
 from recommender.workload import Workload
 
@@ -171,9 +177,15 @@ def _rivals(leader: Candidate, workload: Workload, slo: Slo, pins: Pins) -> Sequ
     return rivals
 
 
+def part_of_one(workload: Workload, carried_rps: float) -> Workload:
+    """What one replica gets of a workload where so many are needed as carry it in rounds."""
+    return workload.shared(replicas_in_round(workload, carried_rps))
+
+
 def measured(entrant: Entrant, workload: Workload, slo: Slo) -> Candidate:
     """Find an entrant's rate with the twin."""
-    capacity = find_capacity(entrant.station, workload, slo, near_rps=entrant.expected_rps)
+    part = part_of_one(workload, entrant.expected_rps)
+    capacity = find_capacity(entrant.station, part, slo, near_rps=entrant.expected_rps)
     assert capacity is not None, "without a floor the search always answers"  # noqa: S101
     return _candidate(entrant, capacity)
 
@@ -224,8 +236,9 @@ def _challenge(
     floor_rps = 0.0
     if leader.capacity.rate_rps > 0:
         floor_rps = rate_to_win(leader, entrant, workload)
+    part = part_of_one(workload, entrant.expected_rps)
     capacity = find_capacity(
-        entrant.station, workload, slo, at_least_rps=floor_rps, near_rps=entrant.expected_rps
+        entrant.station, part, slo, at_least_rps=floor_rps, near_rps=entrant.expected_rps
     )
     if capacity is None or capacity.rate_rps == 0:
         return None

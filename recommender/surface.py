@@ -21,8 +21,8 @@ from recommender.workload import Workload
 TOLERANCE = 0.1
 _REACH = 8.0
 """Lengths from an eighth of the workload's to eight times."""
-_CVS = (0.5, 1.0, 2.0)
-_MOST_POINTS = (10, 8, 4)
+_CVS = (0.25, 0.5, 1.0, 2.0)
+_MOST_POINTS = (10, 8, 5)
 """On each axis."""
 _CHECKS = 48
 

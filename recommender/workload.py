@@ -21,7 +21,9 @@ _LENGTH_CV = 0.6
 _SAMPLE = 2048
 _HINTED = 0.3
 """Relative error of a figure that somebody wrote into a manifest."""
-_RECORDED = 4096
+_CALMEST = 0.1
+"""Burstiness of clockwork, nearly."""
+_RECORDED = 65_536
 """Requests that are kept of a recording, in order."""
 _LEAST_RECORDED = 400
 """A shorter recording is drawn from instead of being played again."""
@@ -86,6 +88,30 @@ class Workload:
     def sized_rps(self) -> float:
         """Rate that replicas must carry: the peak."""
         return max(self.rate_rps, self.peak_rps)
+
+    def shared(self, replicas: int) -> "Workload":
+        """Return one replica's part where requests go round so many: every so manieth of them.
+
+        Sums of gaps are calmer than gaps, by the square root of their number; bursts of what
+        was recorded are shared out.
+        """
+        if replicas <= 1:
+            return self
+        recorded = self.recorded
+        if recorded is not None:
+            recorded = recorded.rank(0, replicas).compressed(replicas)
+            recorded = recorded if len(recorded) >= _LEAST_RECORDED else None
+        return replace(
+            self,
+            rate_rps=self.rate_rps / replicas,
+            peak_rps=self.peak_rps / replicas,
+            cv=self.shared_cv(replicas),
+            recorded=recorded,
+        )
+
+    def shared_cv(self, replicas: int) -> float:
+        """Burstiness of that part."""
+        return max(self.cv / max(replicas, 1) ** 0.5, _CALMEST)
 
     def within(self, max_model_len: int) -> "Workload":
         """Return what an engine takes that refuses longer requests.
@@ -167,7 +193,7 @@ def workload_from_trace(trace: Trace) -> Workload:
     gaps = np.diff(trace.arrival_s)
     rate_rps = float(1.0 / gaps.mean())
     even = _without_trend(gaps)
-    cv = float(np.clip(even.std(), 0.1, 10.0))
+    cv = float(np.clip(even.std(), _CALMEST, 10.0))
     outputs = np.maximum(trace.output_tokens, 1)
     return Workload(
         rate_rps=rate_rps,

@@ -20,7 +20,8 @@ from profiler.slo import Slo
 from profiler.step_cost import StepCost, step_s
 from profiler.trace import Trace
 from recommender import Capacity, Workload, workload_from_hints, workload_from_trace
-from recommender.capacity import Station, find_capacity, sustained_rps
+from recommender.capacity import Station, expected_rps, find_capacity, sustained_rps
+from recommender.race import part_of_one
 
 _SUSTAINED = 0.97
 """Share of the saturated throughput at which a queue does not grow."""
@@ -131,7 +132,7 @@ def _workload(trace: Trace) -> Workload:
 
 def _capacity(station: Station, workload: Workload, slo: Slo) -> tuple[Capacity, bool]:
     """What a replica carries within the objective, else what it carries at all; which it is."""
-    found = find_capacity(station, workload, slo)
+    found = find_capacity(station, part_of_one(workload, expected_rps(station, workload, slo)), slo)
     if found is not None and found.rate_rps > 0:
         return found, True
     rate_rps = sustained_rps(station, workload) * _SUSTAINED

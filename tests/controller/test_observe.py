@@ -281,6 +281,16 @@ async def test_bursts_cost_capacity() -> None:
     assert rates[1] < rates[0]
 
 
+async def test_bursts_are_shared_out_over_the_replicas_that_serve() -> None:
+    book = CapacityBook(a_service())
+    rates = []
+    for serving in (1, 9):
+        book.rate_rps(1000.0, 200.0, 3.0, serving)
+        await settled(book)
+        rates.append(book.rate_rps(1000.0, 200.0, 3.0, serving))
+    assert rates[1] > rates[0]
+
+
 async def test_a_surface_in_the_profile_answers_at_once() -> None:
     service = a_service()
     surface = CapacitySurface(

@@ -134,8 +134,8 @@ def test_what_runs_now_is_held_against_it(found: Recommendation) -> None:
     told = compare(ASKED, found.best, ASKED.offers[0], running)
     assert told.running is not None
     alone = find_capacity(told.running.station, ASKED.workload, SLO)
-    assert alone is not None
-    assert told.running.capacity.rate_rps == pytest.approx(alone.rate_rps)
+    assert alone is not None  # behind a router that goes round, arrivals are calmer
+    assert 1.0 <= told.running.capacity.rate_rps / alone.rate_rps < 1.5
     assert told.cost_per_hour >= found.best.cost_per_hour(ASKED.workload.sized_rps)
     assert "what is recommended" in told.says
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from profiler.errors import Refused
 from profiler.trace import Lengths, Trace, gamma_renewal
-from recommender import workload_from_hints, workload_from_trace
+from recommender import Workload, workload_from_hints, workload_from_trace
 from tests.recommender.builders import a_workload
 
 
@@ -83,3 +83,23 @@ def test_hints_that_are_no_positive_number_are_refused_by_name(place: int, bad: 
     name = ("rate", "input tokens", "output tokens", "cv")[place]
     with pytest.raises(Refused, match=f"workload: {name} must be a positive number, got"):
         workload_from_hints(*hints)
+
+
+def test_a_share_of_requests_that_go_round_is_calmer() -> None:
+    workload = a_workload(cv=2.0)
+    assert workload.shared(4).cv == pytest.approx(1.0)
+    assert workload.shared(1) is workload
+    gaps = np.diff(workload.at_rate(4.0).trace(40_000).rank(0, 4).arrival_s)
+    drawn = np.diff(workload.shared(4).at_rate(1.0).trace(10_000).arrival_s)
+    assert gaps.std() / gaps.mean() == pytest.approx(drawn.std() / drawn.mean(), rel=0.1)
+
+
+def test_a_recording_is_shared_out_as_it_came(recorded: Workload) -> None:
+    whole = recorded.recorded
+    assert whole is not None
+    part = recorded.shared(2).recorded
+    assert part is not None
+    assert np.array_equal(part.input_tokens, whole.input_tokens[::2])
+    # at half the rate the requests come when they came: bursts are no longer for being shared
+    assert part.compressed(0.5).arrival_s == pytest.approx(whole.arrival_s[::2])
+    assert recorded.shared(500).recorded is None  # too few are left: drawn instead
