@@ -119,7 +119,8 @@ class Run:
         if self.opponent < 0:
             return ours(served, terms)
         factory: Any = ALL[self.opponent]
-        return factory() if self.setting < 0 else factory(factory.grid()[self.setting])
+        made: Policy = factory(*(() if self.setting < 0 else (factory.grid()[self.setting],)))
+        return made
 
 
 def outcome_of(run: Run) -> Outcome:

@@ -111,7 +111,7 @@ class Workload:
 
     def shared_cv(self, replicas: int) -> float:
         """Burstiness of that part."""
-        return max(self.cv / max(replicas, 1) ** 0.5, _CALMEST)
+        return max(float(self.cv / max(replicas, 1) ** 0.5), _CALMEST)
 
     def within(self, max_model_len: int) -> "Workload":
         """Return what an engine takes that refuses longer requests.
