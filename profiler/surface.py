@@ -6,6 +6,7 @@ interpolated linearly, which is exact for products of powers; `error_ratio` says
 interpolation was off where it was checked.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -61,20 +62,30 @@ class CapacitySurface:
 
         0 next to a point that carries nothing: half a capacity is nobody's.
         """
-        at = (input_tokens, output_tokens, cv)
-        places = [_place(axis, x) for axis, x in zip(self.axes, at, strict=True)]
         total = 0.0
+        for weight, rate in self._corners(input_tokens, output_tokens, cv):
+            if rate == 0.0:
+                return 0.0
+            total += weight * np.log(rate)
+        return float(np.exp(total))
+
+    def bounds_rps(
+        self, input_tokens: float, output_tokens: float, cv: float
+    ) -> tuple[float, float]:
+        """Bound the true rate on the grid: longer or burstier requests never raise it."""
+        rates = [rate for _, rate in self._corners(input_tokens, output_tokens, cv)]
+        return min(rates), max(rates)
+
+    def _corners(self, *at: float) -> Iterator[tuple[float, float]]:
+        """Weight and rate of the points around a point, those without weight left out."""
+        places = [_place(axis, x) for axis, x in zip(self.axes, at, strict=True)]
         for corner in product((0, 1), repeat=len(places)):
             weight, index = 1.0, 0
             for side, (low, share), axis in zip(corner, places, self.axes, strict=True):
                 weight *= share if side else 1.0 - share
                 index = index * len(axis) + min(low + side, len(axis) - 1)
             if weight > 0.0:
-                rate = self.rates_rps[index]
-                if rate == 0.0:
-                    return 0.0
-                total += weight * np.log(rate)
-        return float(np.exp(total))
+                yield weight, self.rates_rps[index]
 
 
 def _place(axis: Axis, x: float) -> tuple[int, float]:

@@ -25,6 +25,8 @@ _CVS = (0.25, 0.5, 1.0, 2.0)
 _MOST_POINTS = (10, 8, 5)
 """On each axis."""
 _CHECKS = 48
+_OF_ONE_RPS = 1e-6
+"""A rate that one replica carries: the burstiness of a point is that of its own requests."""
 
 Point = tuple[float, float, float]
 
@@ -59,6 +61,7 @@ class SurfaceGauge:
     def _measure(self, point: Point) -> float:
         try:
             workload = self._workload.resized(*point, longest_tokens=self._longest)
+            workload = workload.at_rate(_OF_ONE_RPS)
             found = find_capacity(self._station, workload, self.slo)
         except Refused:
             return 0.0

@@ -42,6 +42,22 @@ def test_between_points_it_stays_between_their_rates(
     assert min(surface.rates_rps) * 0.999 <= surface.rate_rps(*at) <= max(surface.rates_rps) * 1.001
 
 
+@given(INSIDE)
+def test_the_interpolation_lies_within_the_bounds(
+    surface: CapacitySurface, at: tuple[float, float, float]
+) -> None:
+    low, high = surface.bounds_rps(*at)
+    assert low * 0.999 <= surface.rate_rps(*at) <= high * 1.001
+
+
+@pytest.mark.parametrize("at", [(64.0, 16.0, 1.0), (100.0, 10.0, 0.7), (40.0, 30.0, 1.8)])
+def test_the_twin_lies_within_the_bounds(
+    surface: CapacitySurface, gauge: SurfaceGauge, at: tuple[float, float, float]
+) -> None:
+    low, high = surface.bounds_rps(*at)
+    assert low * 0.97 <= gauge.rate_rps(at) <= high * 1.03  # rates are found to 2 %
+
+
 @given(INSIDE, st.integers(0, 2))
 def test_longer_or_burstier_requests_never_raise_it(
     surface: CapacitySurface, at: tuple[float, float, float], axis: int

@@ -4,7 +4,7 @@ Called at start-up and again when `History` holds enough calm samples. It reads 
 no later samples, and nothing that it judges changes it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, NewType
 
 import numpy as np
@@ -101,7 +101,48 @@ def fit(
     unseen = _held_out(cut, whole, seed)
     broken = _centring(_broken(unseen, usual))
     away = _centring(_away(unseen))
-    draft = Baseline(
-        names, used, step_s, scale, regimes, usual, broken, away, Tail(0.0, 1.0, 1.0)
-    )
-    return _with_tail(draft, tail_of(draft.values(unseen), step_s))
+    unrated = Tail(level=0.0, per_day=1.0, decay=1.0)
+    draft = Baseline(names, used, step_s, scale, regimes, usual, broken, away, unrated)
+    return replace(draft, tail=tail_of(draft.values(unseen), step_s))
+
+
+def _held_out(cut: Floats, whole: NDArray[np.bool_], seed: int) -> Energies:
+    """Energies of each block under a model of the other blocks; NaN where incomplete."""
+    rows = np.flatnonzero(whole)
+    width = cut.shape[1] // WINDOW_SAMPLES
+    broken, away = (np.full((cut.shape[0], width), np.nan) for _ in range(2))
+    for block in np.array_split(rows, FOLDS):
+        others = np.setdiff1d(rows, block, assume_unique=True)
+        model = learn(cut[others], np.random.default_rng(seed))
+        broken[block], away[block] = model.energies(cut[block])
+    return Energies(broken, away)
+
+
+def _floored(broken: Floats) -> Floats:
+    """The mean energy of each metric, not far below the mean over metrics: [modelled]."""
+    usual = broken.mean(axis=0)
+    return np.asarray(usual + max(ENERGY_FLOOR_RATIO * float(usual.mean()), 1e-9))
+
+
+def _broken(energies: Energies, usual: Floats) -> Floats:
+    """Roots, so that many metrics a little off weigh as much as one far off: [windows]."""
+    return _mean_seen(np.sqrt(energies.broken / usual))
+
+
+def _away(energies: Energies) -> Floats:
+    """Mean squared distance from the nearest regime: [windows]."""
+    return _mean_seen(energies.away)
+
+
+def _mean_seen(parts: Floats) -> Floats:
+    """The mean of each row over what is not NaN; NaN where all is."""
+    seen = (~np.isnan(parts)).sum(axis=1)
+    total = np.nansum(parts, axis=1)
+    return np.divide(total, seen, out=np.full(total.shape, np.nan), where=seen > 0)
+
+
+def _centring(energy: Floats) -> Centring:
+    """Fit to calm windows, NaN allowed; history that never changes has no spread of its own."""
+    calm = np.log(np.maximum(energy[~np.isnan(energy)], 1e-12))
+    middle, high = np.quantile(calm, [0.5, 0.99])
+    return Centring(float(middle), float(max(high, middle + 0.1)))
