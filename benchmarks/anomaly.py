@@ -22,11 +22,14 @@ from benchmarks.vus import Events, Floats, events_of, vus_pr
 from monitor.detectors.anomaly import fit, score_all
 from monitor.detectors.anomaly.detector import FALSE_ALARMS_PER_DAY
 from monitor.detectors.anomaly.regimes import learn
-from monitor.detectors.anomaly.windows import WINDOW_SAMPLES, windows
+from monitor.detectors.anomaly.windows import CLIP, WINDOW_SAMPLES, windows
 
 VUS_BUFFER_SAMPLES = 20
 """Two windows, 10 samples on either side: random scores then get .05 on ASD. A wider buffer
 flatters all detectors (100: random .10)."""
+
+EVENT_F1_GOAL = 0.5
+"""Our own; the issue sets goals for VUS-PR alone."""
 
 DAY_S = 86_400.0
 
@@ -89,25 +92,22 @@ def random_scores(data: LabelledSet) -> Floats:
     return np.random.default_rng(0).random(data.label.size)
 
 
-def _standard(data: LabelledSet) -> tuple[Floats, Floats]:
-    """Windows of train and test in standard deviations; the first sample is repeated before."""
-    spread = np.maximum(data.train.std(axis=0), 1e-9)
+def _windows(data: LabelledSet, usual: Floats, spread: Floats) -> tuple[Floats, Floats]:
+    """Scaled and clipped windows of train and test; the first sample is repeated before it."""
     parts = []
     for split in (data.train, data.test):
-        scaled = np.clip((split - data.train.mean(axis=0)) / spread, -10.0, 10.0)
+        scaled = np.clip((split - usual) / np.maximum(spread, 1e-9), -CLIP, CLIP)
         padded = np.vstack([np.repeat(scaled[:1], WINDOW_SAMPLES - 1, axis=0), scaled])
-        parts.append(windows(padded)[WINDOW_SAMPLES - 1 :])
+        parts.append(windows(np.nan_to_num(padded))[WINDOW_SAMPLES - 1 :])
     return parts[0], parts[1]
 
 
 def pca_scores(data: LabelledSet) -> Floats:
     """Residual of a window PCA on robustly scaled metrics, 90 % of the variance kept."""
-    middle = np.median(data.train, axis=0)
-    low, high = np.quantile(data.train, [0.25, 0.75], axis=0)
-    quartiles = (high - low) / 1.349
-    spread = np.where(quartiles < 1e-6, data.train.std(axis=0), quartiles) + 1e-9
-    robust = [(split - middle) / spread for split in (data.train, data.test)]
-    train, test = _standard(data._replace(train=robust[0], test=robust[1]))
+    low, middle, high = np.nanquantile(data.train, [0.25, 0.5, 0.75], axis=0)
+    deviation = np.nanstd(data.train, axis=0)
+    spread = np.where(high - low < 1e-6, deviation, (high - low) / 1.349)
+    train, test = _windows(data, middle, spread)
     train, test = train - train.mean(axis=0), test - train.mean(axis=0)
     variances, directions = np.linalg.eigh(train.T @ train)
     kept = np.cumsum(variances[::-1]) / variances.sum()
@@ -116,8 +116,9 @@ def pca_scores(data: LabelledSet) -> Floats:
 
 
 def kmeans_scores(data: LabelledSet) -> Floats:
-    """Distance from the nearest of 20 centres of windows."""
-    train, test = _standard(data)
+    """Distance from the nearest of 20 centres of windows, metrics in standard deviations."""
+    spread = np.nanstd(data.train, axis=0)
+    train, test = _windows(data, np.nanmean(data.train, axis=0), spread)
     model = learn(train, np.random.default_rng(0))
     return np.asarray(np.square(test - model.nearest(test)).sum(axis=1))
 
@@ -157,21 +158,22 @@ def shipped(data: LabelledSet) -> tuple[Floats, Alarms]:
 def tell_set(data: LabelledSet, scores: Floats, alarms: Alarms) -> dict[str, float]:
     """Print one set's figures; those that families average are given back."""
     calm_days = float((~data.label).sum()) * data.family.step_s / DAY_S
+    delay = float(np.median(alarms.delays)) if alarms.delays else float("nan")
     figures = {
         "vus_pr": vus_pr(scores, data.label, VUS_BUFFER_SAMPLES),
         "event_f1": alarms.f1,
         "false_alarms_per_day": alarms.false / max(calm_days, 1.0),
+        "delay_median_s": delay * data.family.step_s,
     }
-    case = f"{data.family.name} {data.name}"
+    case, promised = f"{data.family.name} {data.name}", FALSE_ALARMS_PER_DAY
     tell(case, "vus_pr", figures["vus_pr"], "ratio", data.family.goal, "higher")
-    tell(case, "event_f1", figures["event_f1"], "ratio", 0.5, "higher")
+    tell(case, "event_f1", figures["event_f1"], "ratio", EVENT_F1_GOAL, "higher")
     tell(case, "events_found", alarms.found, "events", alarms.events, "higher")
-    tell(case, "false_alarms_per_day", figures["false_alarms_per_day"], "1/d", 0.5, "lower")
-    if alarms.delays:
-        delay = float(np.median(alarms.delays))
+    tell(case, "false_alarms_per_day", figures["false_alarms_per_day"], "1/d", promised, "lower")
+    if alarms.delays:  # with nothing found there is no delay to tell
+        limit_s = WINDOW_SAMPLES * data.family.step_s
         tell(case, "delay_median", delay, "samples", WINDOW_SAMPLES, "lower")
-        step_s = data.family.step_s
-        tell(case, "delay_median_s", delay * step_s, "s", WINDOW_SAMPLES * step_s, "lower")
+        tell(case, "delay_median_s", figures["delay_median_s"], "s", limit_s, "lower")
     return figures
 
 
@@ -179,11 +181,13 @@ def tell_family(family: Family, sets: list[dict[str, float]]) -> None:
     """Print the means of one source."""
     goals = {
         "vus_pr": ("ratio", family.goal, "higher"),
-        "event_f1": ("ratio", 0.5, "higher"),
+        "event_f1": ("ratio", EVENT_F1_GOAL, "higher"),
         "false_alarms_per_day": ("1/d", FALSE_ALARMS_PER_DAY, "lower"),
+        "delay_median_s": ("s", WINDOW_SAMPLES * family.step_s, "lower"),
     }
     for metric, (unit, goal, better) in goals.items():
-        value = float(np.mean([figures[metric] for figures in sets]))
+        known = [figures[metric] for figures in sets if not np.isnan(figures[metric])]
+        value = float(np.mean(known)) if known else float("nan")
         tell(f"{family.name} mean of {len(sets)}", metric, value, unit, goal, better)
     for name in PLAIN:
         value = float(np.mean([figures[name] for figures in sets]))

@@ -92,7 +92,7 @@ def fit(
         raise ValueError("history holds no metric for half of the time: give a longer one")
     scale = scaling(train[:, used])
     cut = windows(scale(train[:, used]))
-    whole = ~np.isnan(cut).any(axis=1)
+    whole = np.asarray(~np.isnan(cut).any(axis=1))
     if whole.sum() < FOLDS * LEAST_WINDOWS:
         least = FOLDS * LEAST_WINDOWS + WINDOW_SAMPLES
         raise ValueError(f"history is too short: give {least} complete samples at least")
@@ -138,7 +138,7 @@ def _mean_seen(parts: Floats) -> Floats:
     """The mean of each row over what is not NaN; NaN where all is."""
     seen = (~np.isnan(parts)).sum(axis=1)
     total = np.nansum(parts, axis=1)
-    return np.divide(total, seen, out=np.full(total.shape, np.nan), where=seen > 0)
+    return np.asarray(np.divide(total, seen, out=np.full(total.shape, np.nan), where=seen > 0))
 
 
 def _centring(energy: Floats) -> Centring:

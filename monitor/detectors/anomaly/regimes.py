@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monitor.detectors.anomaly.windows import WINDOW_SAMPLES, Floats
 
@@ -58,7 +57,8 @@ class Regimes:
         filled = np.where(seen, windows, 0.0)
         squares = np.square(self.centres)
         size = seen.astype(np.float64) @ squares.T if not seen.all() else squares.sum(axis=1)
-        return self.centres[np.argmin(size - 2.0 * filled @ self.centres.T, axis=1)]
+        nearest: Floats = self.centres[np.argmin(size - 2.0 * filled @ self.centres.T, axis=1)]
+        return nearest
 
     def _partial(self, offset: Floats) -> Floats:
         """The residual of the seen part, by least squares on it alone: [width]."""
@@ -78,7 +78,7 @@ def _by_metric(parts: Floats) -> Floats:
     cube = parts.reshape(parts.shape[0], -1, WINDOW_SAMPLES)
     seen = (~np.isnan(cube)).sum(axis=2)
     total = np.nansum(np.square(cube), axis=2)
-    return np.divide(total, seen, out=np.full(total.shape, np.nan), where=seen > 0)
+    return np.asarray(np.divide(total, seen, out=np.full(total.shape, np.nan), where=seen > 0))
 
 
 def learn(windows: Floats, chance: np.random.Generator) -> Regimes:
@@ -131,6 +131,6 @@ def _seeds(rows: Floats, count: int, chance: np.random.Generator) -> Floats:
 
 def _squared(rows: Floats, centres: Floats) -> Floats:
     """Squared distances: [rows, centres]."""
-    cross: NDArray[np.float64] = rows @ centres.T
+    cross: Floats = rows @ centres.T
     size = np.square(rows).sum(axis=1)[:, None] + np.square(centres).sum(axis=1)
-    return np.maximum(size - 2.0 * cross, 0.0)
+    return np.asarray(np.maximum(size - 2.0 * cross, 0.0))
