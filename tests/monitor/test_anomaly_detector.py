@@ -7,13 +7,13 @@ from monitor.detectors.anomaly import Detector, Finding, score_all
 from monitor.detectors.anomaly.detector import FALSE_ALARMS_PER_DAY, NAMED_METRICS
 from monitor.detectors.anomaly.regimes import REGIMES
 from monitor.detectors.anomaly.windows import WINDOW_SAMPLES
-from tests.monitor.anomalies import NAMES, STEP_S, baseline, calm, replay, values
+from tests.monitor.anomalies import NAMES, STEP_S, Floats, baseline, calm, replay, values
 
 BASELINE = baseline()
 QUEUE, ERRORS = NAMES.index("queue"), NAMES.index("errors")
 
 
-def live(samples: int = 200) -> np.ndarray:
+def live(samples: int = 200) -> Floats:
     return calm(samples, seed=2)
 
 
@@ -96,7 +96,7 @@ def test_a_gap_is_a_finding_and_its_samples_are_missing():
 
 
 @pytest.mark.parametrize("again_s", [29 * STEP_S, 0.0])
-def test_a_sample_out_of_order_changes_nothing(again_s: float):
+def test_a_sample_out_of_order_changes_nothing(again_s):
     detector, _ = replay(Detector(BASELINE), live(30))
     after, score = detector.seen(live()[0], again_s)
     assert after is detector

@@ -31,7 +31,7 @@ def test_a_gap_is_marked_once_so_that_no_window_spans_it():
     history = fed(fed(History(), 2 * QUARANTINE_SAMPLES), 5, calm=False)
     history = fed(history, 2 * QUARANTINE_SAMPLES)
     assert history.samples is not None
-    gaps = np.isnan(history.samples).all(axis=1)
+    gaps = np.asarray(np.isnan(history.samples).all(axis=1))
     assert gaps.sum() == 1
     assert gaps[QUARANTINE_SAMPLES]
 

@@ -116,7 +116,7 @@ class Detector:
         gap = np.full((lost, used.size), np.nan)
         parts = [gap, self.baseline.scale(used)[None, :]]
         before = parts if self.recent is None else [self.recent, *parts]
-        return np.vstack(before)[-WINDOW_SAMPLES:]
+        return np.vstack(before)[-WINDOW_SAMPLES:].copy()
 
     def _after(self, recent: Floats, now_s: float, over: bool) -> "Detector":
         """An incident ends after a window without an alarm."""
