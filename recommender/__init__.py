@@ -32,13 +32,11 @@ from recommender.split import Split, split
 from recommender.surface import SurfaceGauge, measure_surface
 from recommender.workload import (
     Errors,
-    LengthCounts,
     Workload,
-    cv_of_counts,
-    workload_from_counts,
     workload_from_hints,
     workload_from_trace,
 )
+from recommender.workload_counts import LengthCounts, cv_of_counts, workload_from_counts
 
 __all__ = [
     "Binding",

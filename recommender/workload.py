@@ -4,7 +4,6 @@ Made from a trace, from histograms, or from hints in a manifest; turned back int
 any rate, so that the twin can be asked "and at twice the rate?" with the same requests.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,10 +17,10 @@ Ints = NDArray[np.int64]
 
 _LENGTH_CV = 0.6
 """Spread given to lengths known by their mean alone; chat traces show .5 to 1.5."""
-_SAMPLE = 2048
+SAMPLE = 2048
 _HINTED = 0.3
 """Relative error of a figure that somebody wrote into a manifest."""
-_CALMEST = 0.1
+CALMEST = 0.1
 """Burstiness of clockwork, nearly."""
 _RECORDED = 65_536
 """Requests that are kept of a recording, in order."""
@@ -29,13 +28,12 @@ _LEAST_RECORDED = 400
 """A shorter recording is drawn from instead of being played again."""
 _STRETCHES = 8
 """Parts of a long recording that stand for the whole; also those its errors are told from."""
+_LEAST_STRETCH = 50
+"""Requests, for bursts to show in it."""
 _LOCAL = 201
 """Requests over which the local rate is taken: what changes more slowly is load to scale for,
 what changes faster is burstiness."""
-_TELLING_COUNT, _LEAST_COUNTS = 20.0, 60
-"""Arrivals an interval that show the bursts in it, and intervals that must be left."""
-_STEEPEST, _ROUNDS = 4.0, 40
-_PEAK_S = 300.0
+PEAK_S = 300.0
 """Window of the peak rate; shorter in a short recording, and of 20 requests at least."""
 
 
@@ -111,7 +109,7 @@ class Workload:
 
     def shared_cv(self, replicas: int) -> float:
         """Burstiness of that part."""
-        return max(float(self.cv / max(replicas, 1) ** 0.5), _CALMEST)
+        return max(float(self.cv / max(replicas, 1) ** 0.5), CALMEST)
 
     def within(self, max_model_len: int) -> "Workload":
         """Return what an engine takes that refuses longer requests.
@@ -168,7 +166,7 @@ class Workload:
         fewer.
         """
         if self.recorded is not None:
-            return self.recorded.take(min(requests, len(self.recorded))).compressed(self.rate_rps)
+            return _stretches(self.recorded, requests).compressed(self.rate_rps)
         rng = np.random.default_rng(seed)
         shape = 1.0 / self.cv**2
         gaps = rng.gamma(shape, 1.0 / (shape * self.rate_rps), requests)
@@ -193,7 +191,7 @@ def workload_from_trace(trace: Trace) -> Workload:
     gaps = np.diff(trace.arrival_s)
     rate_rps = float(1.0 / gaps.mean())
     even = _without_trend(gaps)
-    cv = float(np.clip(even.std(), _CALMEST, 10.0))
+    cv = float(np.clip(even.std(), CALMEST, 10.0))
     outputs = np.maximum(trace.output_tokens, 1)
     return Workload(
         rate_rps=rate_rps,
@@ -220,15 +218,15 @@ def _without_trend(gaps: Floats) -> Floats:
 def _peak_rps(arrival_s: Floats, rate_rps: float, cv: float) -> float:
     """Rate of the busiest window, less what chance alone makes of a steady rate."""
     span_s = float(arrival_s[-1] - arrival_s[0])
-    window_s = max(min(_PEAK_S, span_s / 4), min(20 / rate_rps, span_s))
+    window_s = max(min(PEAK_S, span_s / 4), min(20 / rate_rps, span_s))
     ends = np.searchsorted(arrival_s, arrival_s + window_s)
     whole = arrival_s <= arrival_s[-1] - window_s
     counts = (ends - np.arange(arrival_s.size))[whole]
-    chance = _by_chance(rate_rps * window_s, cv, span_s / window_s)
+    chance = by_chance(rate_rps * window_s, cv, span_s / window_s)
     return max((float(counts.max(initial=0)) - chance) / window_s, rate_rps)
 
 
-def _by_chance(mean_count: float, cv: float, windows: float) -> float:
+def by_chance(mean_count: float, cv: float, windows: float) -> float:
     """How far the largest of so many counts lies above their mean where the rate is steady.
 
     Of normal variables of variance cv² · mean: √(2 ln n) deviations.
@@ -245,25 +243,33 @@ def _error_of_mean(values: NDArray[np.float64] | Ints) -> float:
 
 
 def _kept(trace: Trace, even: Floats) -> Trace:
-    """Stretches from all over a trace, one after the other, at 1 request a second."""
-    n = len(trace)
-    if n <= _RECORDED:
-        rows = np.arange(n)
-    else:
-        length = _RECORDED // _STRETCHES
-        starts = np.linspace(0, n - length, _STRETCHES).astype(np.int64)
-        rows = (starts[:, None] + np.arange(length)).ravel()
-    gaps = np.concatenate([[0.0], even])[rows]
+    """Keep requests at 1 a second, `even` gaps apart."""
+    arrival_s = np.concatenate([[0.0], np.cumsum(even)])
+    arrival_s *= (len(trace) - 1) / arrival_s[-1]
+    recorded = replace(trace, arrival_s=arrival_s, output_tokens=np.maximum(trace.output_tokens, 1))
+    return _stretches(recorded, _RECORDED)
+
+
+def _stretches(recorded: Trace, requests: int) -> Trace:
+    """Give so many requests from all over a recording, in stretches one after the other."""
+    n = len(recorded)
+    if requests >= n:
+        return recorded
+    parts = max(min(_STRETCHES, requests // _LEAST_STRETCH), 1)
+    length = requests // parts
+    starts = np.linspace(0, n - length, parts).astype(np.int64)
+    rows = (starts[:, None] + np.arange(length)).ravel()
+    gaps = np.diff(recorded.arrival_s, prepend=recorded.arrival_s[0])[rows]
     gaps[0] = 0.0
     arrival_s = np.cumsum(gaps)
-    arrival_s *= (rows.size - 1) / arrival_s[-1]
+    arrival_s *= (rows.size - 1) / max(arrival_s[-1], 1e-9)
     return Trace(
         arrival_s,
-        trace.input_tokens[rows],
-        np.maximum(trace.output_tokens[rows], 1),
-        trace.prefix_tokens[rows],
-        None if trace.priority is None else trace.priority[rows],
-        None if trace.hashes is None else _rows_of(trace.hashes, rows),
+        recorded.input_tokens[rows],
+        recorded.output_tokens[rows],
+        recorded.prefix_tokens[rows],
+        None if recorded.priority is None else recorded.priority[rows],
+        None if recorded.hashes is None else _rows_of(recorded.hashes, rows),
     )
 
 
@@ -288,7 +294,7 @@ def workload_from_hints(
     ):
         if not value > 0 or not np.isfinite(value):
             raise Refused(f"workload: {name} must be a positive number, got {value}")
-    _check_ratio(hit_ratio)
+    check_ratio(hit_ratio)
     return Workload(
         rate_rps=rate_rps,
         cv=cv,
@@ -300,133 +306,19 @@ def workload_from_hints(
     )
 
 
-def _check_ratio(hit_ratio: float) -> None:
+def check_ratio(hit_ratio: float) -> None:
+    """Refuse what is no share of a prompt."""
     if not 0 <= hit_ratio < 1:
         raise Refused(f"workload: prefix hit ratio must lie in [0, 1), got {hit_ratio}")
 
 
 def _spread(mean: float, seed: int) -> Ints:
-    """Lengths of the given mean, at most four times as long; [_SAMPLE]."""
+    """Lengths of the given mean, at most four times as long; [SAMPLE]."""
     shape = 1.0 / _LENGTH_CV**2
-    drawn = np.random.default_rng(seed).gamma(shape, mean / shape, _SAMPLE)
+    drawn = np.random.default_rng(seed).gamma(shape, mean / shape, SAMPLE)
     return _of_mean(np.clip(drawn, 1.0, 4.0 * mean), mean)
 
 
 def _of_mean(lengths: Floats, mean: float) -> Ints:
     whole: Ints = np.rint(lengths * mean / lengths.mean()).astype(np.int64)
     return np.maximum(whole, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class LengthCounts:
-    """A histogram of prompt or answer lengths."""
-
-    bounds: tuple[float, ...]
-    """[buckets] upper bounds in tokens, ascending; the last may be infinite."""
-    counts: tuple[float, ...]
-    """[buckets] requests in each, not cumulative."""
-    total_tokens: float
-    """Sum of all lengths."""
-
-
-def workload_from_counts(
-    requests: Sequence[float],
-    interval_s: float,
-    prompts: LengthCounts,
-    answers: LengthCounts,
-    hit_ratio: float = 0.0,
-) -> Workload:
-    """Make a workload from counters and histograms, as Prometheus or an engine holds them.
-
-    `requests`: arrivals in each of a row of intervals of `interval_s`, NaN where unknown. The
-    dispersion of the counts is that of the gaps, squared (renewal theory: the variance of a
-    count over its mean tends to cv²). Raises `Refused` where nothing came.
-    """
-    counts = np.asarray(requests, np.float64)
-    seen = counts[np.isfinite(counts)]
-    if seen.size == 0 or seen.sum() <= 0 or interval_s <= 0:
-        raise Refused("workload: no requests in the time asked for: take a longer one")
-    _check_ratio(hit_ratio)
-    cv = cv_of_counts(counts)
-    inputs, outputs = _lengths(prompts, "prompt", 1), _lengths(answers, "generation", 2)
-    return Workload(
-        rate_rps=float(seen.mean()) / interval_s,
-        cv=cv,
-        input_tokens=inputs,
-        output_tokens=outputs,
-        hit_ratio=hit_ratio,
-        peak_rps=_peak_of_counts(counts, interval_s, cv),
-        errors=Errors(
-            cv / float(seen.sum()) ** 0.5,
-            _error_of_lengths(inputs, prompts),
-            _error_of_lengths(outputs, answers),
-        ),
-        drawn=True,
-    )
-
-
-def cv_of_counts(counts: Floats) -> float:
-    """Burstiness from arrivals per interval (NaN: unknown); 1, Poisson, where too few came.
-
-    Slow changes of the rate are taken out: differences of neighbours have twice the variance.
-    Short intervals hide bursts, so neighbours are added up while enough of them are left.
-    """
-    known = counts[np.isfinite(counts)]
-    if known.size < 8 or known.sum() < 30:
-        return 1.0
-    wanted = _TELLING_COUNT / max(float(known.mean()), 1e-9)
-    width = int(np.clip(np.ceil(wanted), 1, max(counts.size // _LEAST_COUNTS, 1)))
-    groups = counts[: counts.size // width * width].reshape(-1, width).sum(axis=1)
-    steps = np.diff(groups)
-    steps = steps[np.isfinite(steps)]
-    if steps.size < 4:
-        return 1.0
-    variance = float(np.mean(steps**2)) / 2.0
-    return float(np.clip(np.sqrt(variance / np.nanmean(groups)), 0.1, 10.0))
-
-
-def _peak_of_counts(counts: Floats, interval_s: float, cv: float) -> float:
-    """Rate of the busiest window without a gap in it, less what chance makes of a steady one."""
-    width = int(np.clip(_PEAK_S / interval_s, 1, max(counts.size // 4, 1)))
-    moving = np.convolve(counts, np.ones(width), "valid")
-    mean = float(np.nanmean(counts))
-    if not np.isfinite(moving).any():
-        return mean / interval_s
-    above = float(np.nanmax(moving)) - _by_chance(mean * width, cv, counts.size / width)
-    return max(above / width, mean) / interval_s
-
-
-def _lengths(histogram: LengthCounts, name: str, seed: int) -> Ints:
-    """[_SAMPLE] lengths as the histogram has them, each in its bucket, together of its mean."""
-    counts = np.maximum(np.asarray(histogram.counts, np.float64), 0.0)
-    total = float(counts.sum())
-    if not total > 0 or not np.isfinite(histogram.total_tokens):
-        raise Refused(f"workload: no {name} lengths in the time asked for: take a longer one")
-    mean = max(histogram.total_tokens / total, 1.0)
-    upper = np.asarray(histogram.bounds, np.float64)
-    lower = np.concatenate([[0.0], upper[:-1]])
-    upper = np.where(np.isfinite(upper), upper, np.maximum(2.0 * lower, 2.0 * mean))
-    ranks = (np.arange(_SAMPLE) + 0.5) / _SAMPLE * total
-    place = np.minimum(np.searchsorted(np.cumsum(counts), ranks), counts.size - 1)
-    below = np.concatenate([[0.0], np.cumsum(counts)])[place]
-    share = np.clip((ranks - below) / counts[place], 1e-9, 1.0)
-    drawn = _tilted(lower[place], upper[place], share, mean)
-    whole: Ints = np.maximum(np.rint(drawn), 1).astype(np.int64)
-    return np.random.default_rng(seed).permutation(whole)
-
-
-def _tilted(lower: Floats, upper: Floats, share: Floats, mean: float) -> Floats:
-    """Place values inside their buckets, low or high, so that they have the mean."""
-    low, high = -_STEEPEST, _STEEPEST
-    for _ in range(_ROUNDS):
-        middle = (low + high) / 2
-        drawn = lower + (upper - lower) * share ** np.exp(middle)
-        low, high = (low, middle) if drawn.mean() < mean else (middle, high)
-    placed: Floats = lower + (upper - lower) * share ** np.exp((low + high) / 2)
-    return placed
-
-
-def _error_of_lengths(lengths: Ints, histogram: LengthCounts) -> float:
-    """Relative error of the mean of as many lengths as were counted."""
-    counted = max(sum(histogram.counts), 1.0)
-    return float(lengths.std() / lengths.mean() / counted**0.5)

@@ -103,3 +103,14 @@ def test_a_recording_is_shared_out_as_it_came(recorded: Workload) -> None:
     # at half the rate the requests come when they came: bursts are no longer for being shared
     assert part.compressed(0.5).arrival_s == pytest.approx(whole.arrival_s[::2])
     assert recorded.shared(500).recorded is None  # too few are left: drawn instead
+
+
+def test_fewer_requests_come_from_all_over_a_recording(recorded: Workload) -> None:
+    whole = recorded.recorded
+    assert whole is not None
+    some = recorded.trace(400)
+    assert len(some) == 400
+    assert np.array_equal(some.input_tokens[:50], whole.input_tokens[:50])
+    assert np.array_equal(some.input_tokens[-50:], whole.input_tokens[-50:])
+    assert (len(some) - 1) / some.duration_s == pytest.approx(recorded.rate_rps)
+    assert len(recorded.trace(10**6)) == len(whole)
