@@ -50,7 +50,8 @@ class CapacityBook:
         """
         if not mean_input_tokens or not mean_output_tokens:
             return self._last_rps
-        calmer = (cv or self._service.workload.cv) / max(serving, 1) ** 0.5
+        # one fewer: rounds are uneven while a replica joins or leaves
+        calmer = (cv or self._service.workload.cv) / max(serving - 1, 1) ** 0.5
         at = (mean_input_tokens, mean_output_tokens, max(calmer, _CVS[0]))
         if sum(at[:2]) > self._longest_tokens:  # nobody could have served such
             return self._last_rps
