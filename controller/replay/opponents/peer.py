@@ -9,6 +9,7 @@ all, and none of them the rule's business:
 - A value that is no number, or below zero, is no value: its replica has not answered.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import isfinite
@@ -27,19 +28,19 @@ class Kept(Generic[S]):
     asked: int | None = None
 
 
-class Peer(Generic[S]):
+class Peer(ABC, Generic[S]):
     """A policy made of one peer's rule."""
 
     name = ""
     interval_s = 0.0
 
+    @abstractmethod
     def begin(self, known: Known) -> S:
         """Give the rule's state to begin with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rule(self, scrape: Scrape | None, fleet: Fleet, state: S, now_s: float) -> tuple[Wish, S]:
         """Decide as the peer does."""
-        raise NotImplementedError
 
     def start(self, known: Known) -> Kept[S]:
         """Give the state to begin with."""
