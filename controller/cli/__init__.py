@@ -11,9 +11,11 @@ import typer
 from profiler.errors import WhaleFluxError
 
 COMMANDS = (
-    "up", "operator", "plan", "allocate", "profile", "simulate", "bench", "emulate", "crds",
+    "up", "operator", "plan", "allocate", "profile", "simulate", "replay", "replay-pool", "bench",
+    "emulate", "crds",
 )  # fmt: skip
-"""Each names a module `controller.cli.NAME` that offers a function NAME, or an APP of commands."""
+"""Each names a module `controller.cli.NAME`, its dashes underscores, that offers a function of that
+name, or an APP of commands."""
 
 USAGE_ERROR = 2
 
@@ -29,12 +31,13 @@ def build_app(only: str | None = None) -> typer.Typer:
     )
     app.callback()(_root)
     for name in (only,) if only else COMMANDS:
-        module = importlib.import_module(f"controller.cli.{name}")
+        place = name.replace("-", "_")
+        module = importlib.import_module(f"controller.cli.{place}")
         if hasattr(module, "APP"):
             app.add_typer(module.APP, name=name)
             continue
         settings = getattr(module, "CONTEXT_SETTINGS", None)
-        app.command(name, context_settings=settings)(getattr(module, name))
+        app.command(name, context_settings=settings)(getattr(module, place))
     return app
 
 

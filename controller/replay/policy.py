@@ -20,6 +20,25 @@ class ReplicaSample:
     """Requests in its queue."""
     kv_usage_ratio: float
     """KV cache in use, 0 to 1."""
+    counts: "ReplicaCounts | None" = None
+    """None: not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCounts:
+    """What one replica did since it began, as its page counts it."""
+
+    prompt_tokens: float
+    """Of the requests whose first token was made."""
+    generation_tokens: float
+    preemptions: float
+    finished: float
+    gaps: float
+    """Gaps between tokens, and their sum in seconds."""
+    gaps_s: float
+    input_tokens: float
+    """Of the requests that finished, as the next."""
+    output_tokens: float
 
 
 @dataclass(frozen=True, slots=True)

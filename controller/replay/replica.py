@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.replay.ledger import Ledger
+from controller.replay.policy import ReplicaCounts
 from controller.replay.served import slowed
 from profiler.scheduler import Limits
 from profiler.step_cost import StepCost
+from profiler.timings import Finished
 from profiler.trace import Hashes, Trace
 from profiler.twin import Simulation
 
@@ -60,6 +62,8 @@ class Replica:
         """The trace's rows, by the engine's own numbers."""
         self._ahead: list[tuple[Ints, Floats]] = []
         """Sent and not yet fed: rows, and when they were sent."""
+        self._done = np.zeros(4)
+        """Requests that finished, their prompts' and answers' tokens, first to last token in s."""
 
     @property
     def name(self) -> str:
@@ -93,6 +97,7 @@ class Replica:
         ledger.ended[rows] = True
         self.outstanding -= rows.size
         if rows.size:
+            self._count(finished)
             self.last_token_s = float(finished.last_token_s[-1])
         live = _in_flight(self._engine)
         ledger.went_on(
@@ -100,6 +105,33 @@ class Replica:
             live["first_token_s"],
             live["last_token_s"],
             live["generated"],
+        )
+
+    def _count(self, finished: Finished) -> None:
+        decode_s = finished.last_token_s - finished.first_token_s
+        self._done += (
+            finished.request.size,
+            finished.input_tokens.sum(),
+            finished.output_tokens.sum(),
+            decode_s.sum(),
+        )
+
+    @property
+    def counts(self) -> ReplicaCounts:
+        """What it did so far, to the end of the step under way."""
+        live = _in_flight(self._engine)
+        live = live[live["generated"] > 0]
+        finished, prompts, answers, decode_s = self._done.tolist()
+        made = answers + float(live["generated"].sum())
+        return ReplicaCounts(
+            prompt_tokens=prompts + float(live["prompt_tokens"].sum()),
+            generation_tokens=made,
+            preemptions=float(self._engine.usage.preemptions),
+            finished=finished,
+            gaps=made - finished - live.size,
+            gaps_s=decode_s + float((live["last_token_s"] - live["first_token_s"]).sum()),
+            input_tokens=prompts,
+            output_tokens=answers,
         )
 
     def _feed(self, trace: Trace) -> None:

@@ -68,5 +68,9 @@ class Scraper:
 
 def _sample(replica: Replica) -> ReplicaSample:
     return ReplicaSample(
-        replica.name, float(replica.running), float(replica.waiting), replica.kv_usage_ratio
+        replica.name,
+        float(replica.running),
+        float(replica.waiting),
+        replica.kv_usage_ratio,
+        replica.counts,
     )

@@ -2,8 +2,8 @@
 
 Moments that matter stand on an agenda; `run.py` takes them off in order and tells the world
 to route what came before. A world knows nothing of policies: it is told how many replicas
-there should be. Several may share a pool, each with an agenda of its own: `next_s` says whose
-turn it is, and `room` how many replicas may be started.
+there should be. Several may share a pool, each with an agenda of its own: `next_turn` says whose
+turn it is, and the `Ground` where a replica stands, if there is room for it.
 """
 
 import heapq
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from controller.replay.ground import Ground, Nodes, Spot
 from controller.replay.ledger import Fate, Ledger
 from controller.replay.policy import Fleet
 from controller.replay.replica import Phase, Replica
@@ -37,6 +38,8 @@ class Turn(IntEnum):
     LOOK = 3
     SCRAPE = 4
     TICK = 5
+    SHARE = 6
+    """Of a pool: what all have asked for is granted."""
 
 
 class Moment(NamedTuple):
@@ -59,11 +62,15 @@ class Queued(NamedTuple):
 class World:
     """A fleet that serves one trace."""
 
-    def __init__(self, trace: Trace, served: Served, terms: Terms) -> None:
+    def __init__(
+        self, trace: Trace, served: Served, terms: Terms, ground: Ground | None = None
+    ) -> None:
         self.ledger = Ledger(trace)
         self.replicas: list[Replica] = []
         """All but those that are gone, in order of asking."""
         self.gone: list[Replica] = []
+        self.unplaced: list[float] = []
+        """When those that wait for room were asked for, oldest first."""
         self.queued: list[Queued] = []
         self._served, self._terms = served, terms
         self._router = Router(terms.routing)
@@ -71,7 +78,9 @@ class World:
         self._planned = self._started = self._came = self._next = 0
         self._gateway = np.zeros(0, np.int64)
         """Rows that wait until somebody serves."""
-        self._lost_nodes: set[int] = set()
+        self._ground = ground or Nodes(terms)
+        self._spots: dict[int, Spot] = {}
+        """Where each stands, by number."""
         self._chance = np.random.default_rng((terms.seed, 2))
         self.scraper = Scraper(terms.faults, terms.appears_s, terms.seed)
         self._turn_away()
@@ -82,7 +91,12 @@ class World:
     @property
     def next_s(self) -> float:
         """When something happens next."""
-        return self._agenda[0].at_s if self._agenda else np.inf
+        return self.next_turn[0]
+
+    @property
+    def next_turn(self) -> tuple[float, int]:
+        """When something happens next, and its place among what happens at that moment."""
+        return self._agenda[0][:2] if self._agenda else (np.inf, 0)
 
     def plan(self, at_s: float, turn: Turn, act: Callable[[float], None]) -> None:
         """Put something on the agenda."""
@@ -173,26 +187,37 @@ class World:
         return [replica for replica in self.replicas if replica.phase is Phase.STARTING]
 
     def fleet(self, now_s: float) -> Fleet:
-        """What the runtime knows."""
-        draining = [r for r in self.replicas if r.phase is Phase.DRAINING]
-        for replica in draining:
-            replica.run_to(now_s, self.ledger)
-        self._bury(now_s)
+        """What the runtime knows; who waits for room is starting, as a pending Pod is."""
+        self.bury(now_s)
         left = sum(replica.phase is Phase.DRAINING for replica in self.replicas)
-        return Fleet(len(self.serving), len(self.starting), left)
+        return Fleet(len(self.serving), len(self.starting) + len(self.unplaced), left)
 
-    def scale_to(self, count: int, now_s: float, room: float = np.inf) -> None:
+    def scale_to(self, count: int, now_s: float) -> None:
         """Start what is missing; give up who is too many, the youngest first, starts before."""
         serving, starting = self.serving, self.starting
-        more = count - len(serving) - len(starting)
-        for _ in range(int(min(max(more, 0), room))):
-            self._start(now_s)
-        for replica in [*serving, *starting][::-1][: max(-more, 0)]:
+        more = count - len(serving) - len(starting) - len(self.unplaced)
+        given_up = max(-more, 0)
+        kept = max(len(self.unplaced) - given_up, 0)
+        given_up -= len(self.unplaced) - kept
+        self.unplaced = self.unplaced[:kept] + [now_s] * max(more, 0)
+        for replica in [*serving, *starting][::-1][:given_up]:
             self._give_up(replica, now_s)
+        while self.place(now_s):
+            pass
 
-    def _new(self, now_s: float) -> Replica:
-        replica = Replica(self._started, self._node(), self._served.cost, self._served.limits)
+    def place(self, now_s: float) -> bool:
+        """Start who has waited longest for room, if there is some."""
+        spot = self._ground.take(now_s) if self.unplaced else None
+        if spot is None:
+            return False
+        self.unplaced.pop(0)
+        self._start(spot, now_s)
+        return True
+
+    def _new(self, spot: Spot, now_s: float) -> Replica:
+        replica = Replica(self._started, spot.node, self._served.cost, self._served.limits)
         replica.asked_s = now_s
+        self._spots[replica.number] = spot
         self._started += 1
         self.replicas.append(replica)
         for slow in self._terms.faults.slow_replicas:
@@ -200,17 +225,9 @@ class World:
                 replica.slow_down(slow.factor)
         return replica
 
-    def _node(self) -> int:
-        """The first node that lives and has room."""
-        taken = [r.node for r in self.replicas]
-        node = 0
-        while node in self._lost_nodes or taken.count(node) >= self._terms.replicas_per_node:
-            node += 1
-        return node
-
-    def _start(self, now_s: float) -> None:
-        faults, replica = self._terms.faults, self._new(now_s)
-        lasts_s = self._terms.start_up_s
+    def _start(self, spot: Spot, now_s: float) -> None:
+        faults, replica = self._terms.faults, self._new(spot, now_s)
+        lasts_s = spot.start_up_s
         for long in faults.long_starts:
             lasts_s *= long.factor if long.span.holds(now_s) else 1.0
         lot = self._chance.random()
@@ -239,10 +256,12 @@ class World:
         replica.phase, replica.gone_s = Phase.GONE, at_s
         self.replicas.remove(replica)
         self.gone.append(replica)
+        self._ground.leave(self._spots.pop(replica.number), at_s)
 
-    def _bury(self, now_s: float) -> None:
-        """End the draining that have nothing left."""
+    def bury(self, now_s: float) -> None:
+        """Run those that drain, and end who has nothing left."""
         for replica in [r for r in self.replicas if r.phase is Phase.DRAINING]:
+            replica.run_to(now_s, self.ledger)
             end_s = max(replica.drained_s, replica.last_token_s)
             if replica.outstanding == 0 and end_s <= now_s:
                 self._end(replica, end_s)
@@ -251,18 +270,23 @@ class World:
 
     def _appear(self, now_s: float) -> None:
         """Replicas serve from the first moment of the trace, or start with the service."""
-        for _ in range(self._terms.bounded(self._terms.initial)):
-            if now_s > 0:
-                self._start(now_s)
+        count = self._terms.bounded(self._terms.initial)
+        if now_s > 0:
+            self.scale_to(count, now_s)
+            return
+        spots = [self._ground.take(now_s) for _ in range(count)]
+        for spot in spots:
+            if spot is None:
+                self.unplaced.append(now_s)
             else:
-                self._ready(self._new(now_s), now_s)
+                self._ready(self._new(spot, now_s), now_s)
 
     def _vanish(self, now_s: float) -> None:
         self.scale_to(0, now_s)
         self._gateway = self._gateway[:0]
 
     def _lose_node(self, node: int, now_s: float) -> None:
-        self._lost_nodes.add(node)
+        self._ground.lose(node)
         dead = [replica for replica in self.replicas if replica.node == node]
         again = [np.zeros(0, np.int64)]
         for replica in dead:
@@ -287,7 +311,7 @@ class World:
         """Run all engines up to a moment."""
         for replica in self.replicas:
             replica.run_to(now_s, self.ledger)
-        self._bury(now_s)
+        self.bury(now_s)
 
     def close(self, now_s: float) -> None:
         """End everything: starts are given up, what serves finishes what it has."""

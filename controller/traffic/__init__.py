@@ -1,7 +1,7 @@
 """The workload of a live system: read off a Prometheus that scrapes engines, or off one engine.
 
 It joins two rooms that may not know each other: the monitor tells what engines counted, the
-recommender makes a workload of counts. Nothing is written anywhere.
+recommender makes a workload of counts, a replay a trace. Nothing is written anywhere.
 
 Arrivals are what `monitor.rates` takes them for: requests that ended, and what batch and queue
 grew by. No engine counts a request when it comes. Those that ended alone would come late by
@@ -10,6 +10,7 @@ their answers' length, smooth every burst, and miss the queue of an overloaded e
 
 from controller.traffic.counts import Notes
 from controller.traffic.engine import traffic_from_engine
+from controller.traffic.history import history_from_prometheus
 from controller.traffic.prometheus import traffic_from_prometheus
 
-__all__ = ["Notes", "traffic_from_engine", "traffic_from_prometheus"]
+__all__ = ["Notes", "history_from_prometheus", "traffic_from_engine", "traffic_from_prometheus"]

@@ -1,6 +1,7 @@
 """The workload that a Prometheus saw: of every replica of one model, over a window.
 
-Called by `whaleflux plan`. What engines call their metrics stands in `monitor.aliases`.
+Called by `whaleflux plan`; `history` asks the same questions for a replay. What engines call their
+metrics stands in `monitor.aliases`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from recommender import LengthCounts, Workload, workload_from_counts
 
 _RECENT_S = 3600.0
 """Time that tells a scrape's interval, where there were scrapes in it."""
-_SLACK = 0.1
+SLACK = 0.1
 """Of an interval: how much older a sample may be and still stand for a moment."""
 
 
@@ -45,8 +46,8 @@ async def traffic_from_prometheus(
     interval. `matchers`: labels that choose the engines; they must leave one model. `now_s`:
     seconds since the epoch. Raises `Refused` and `RetryLater`.
     """
-    engines = await _engines(prometheus, matchers, window_s, now_s)
-    asked = _Asked(prometheus, engines, now_s, end_s=now_s)
+    engines = await engines_of(prometheus, matchers, window_s, now_s)
+    asked = Asked(prometheus, engines, now_s, end_s=now_s)
     interval_s = await asked.interval_s(step_s)
     counts = await asked.arrivals(interval_s)
     prompts, answers = [await asked.lengths(name) for name in LENGTHS]
@@ -57,7 +58,7 @@ async def traffic_from_prometheus(
 
 
 @dataclass(frozen=True, slots=True)
-class _Engines:
+class Engines:
     """Which series are asked for."""
 
     dialect: Dialect
@@ -90,15 +91,15 @@ def _spelled(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(way for name in names for way in (name, name.replace(":", "_"))))
 
 
-async def _engines(
+async def engines_of(
     prometheus: Prometheus, matchers: Mapping[str, str], window_s: float, now_s: float
-) -> _Engines:
+) -> Engines:
     """The one kind of engine and the one model that the matchers leave."""
     if not window_s > 0:
         raise Refused(f"window: must be positive, got {window_s} s")
     found = await _models(prometheus, matchers, window_s, now_s)
     if len(found) == 1:
-        return _Engines(found[0][0], matchers, window_s)
+        return Engines(found[0][0], matchers, window_s)
     if found:
         raise Refused(
             f"{prometheus.shown}: several models match: {_named(found)}: choose by "
@@ -133,11 +134,11 @@ def _named(found: Iterable[tuple[Dialect, str]]) -> str:
 
 
 @dataclass(slots=True)
-class _Asked:
+class Asked:
     """The questions of one reading; what was missing gathers in `notes`."""
 
     prometheus: Prometheus
-    engines: _Engines
+    engines: Engines
     now_s: float
     end_s: float
     """Where the last interval ends: now, or up to a scrape earlier."""
@@ -185,25 +186,29 @@ class _Asked:
 
     async def arrivals(self, interval_s: float) -> Floats:
         """[intervals] requests that came to all engines; NaN: unknown."""
+        finished, held = await self.requests(interval_s)
+        return arrivals_per_interval(finished.values, held)
+
+    async def requests(self, interval_s: float) -> tuple[Grid, Floats]:
+        """Requests ended since each engine's start, and [engines, points] under way."""
         e = self.engines
-        width_s = interval_s * (1 + _SLACK)
+        width_s = interval_s * (1 + SLACK)
         ended = selector(_spelled(e.ended), e.matchers)
-        finished = await self._grid(
+        finished = await self.grid(
             f"sum by ({','.join(TARGET)}) (last_over_time({ended}[{duration(width_s)}]))",
             interval_s,
         )
         _refuse_twice_scraped(finished, self.prometheus.shown)
         gauges = [e.dialect.gauges.get(name, ()) for name in ("running", "waiting")]
         query = " + ".join(f"({e.by_engine(g, 'last_over_time', width_s)})" for g in gauges if g)
-        held = await self._grid(query, interval_s) if all(gauges) else None
+        held = await self.grid(query, interval_s) if all(gauges) else None
         pairs = zip(held.labels, held.values, strict=True) if held else ()
         rows = {key_of(at): row for at, row in pairs}
         without = [at for at in finished.labels if key_of(at) not in rows]
         if without:
             self.notes.append(SMOOTHED.format(count=len(without)))
         zeros = np.zeros(finished.at_s.size)
-        held_rows = np.array([rows.get(key_of(at), zeros) for at in finished.labels])
-        return arrivals_per_interval(finished.values, held_rows)
+        return finished, np.array([rows.get(key_of(at), zeros) for at in finished.labels])
 
     async def lengths(self, name: str) -> LengthCounts:
         """A histogram of lengths over the window, of all engines together."""
@@ -239,7 +244,7 @@ class _Asked:
         self._warn(answer.warnings)
         return tuple(s for s in answer.samples if np.isfinite(s.value))
 
-    async def _grid(self, query: str, interval_s: float) -> Grid:
+    async def grid(self, query: str, interval_s: float) -> Grid:
         """Moments an interval apart, as many as the window holds, up to now."""
         steps = int(self.engines.window_s / interval_s + 1e-6)
         start_s = self.end_s - steps * interval_s

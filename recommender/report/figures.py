@@ -4,8 +4,7 @@ Names are text in plotly too: what would be read as its markup is escaped.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,29 @@ import numpy as np
 from profiler.timings import Metric
 from recommender.binding import PART_NAMES
 from recommender.explanation import QUANTILES, Point, title
+from recommender.report.axes import (
+    BOUND,
+    COLOURS,
+    DECADE,
+    GREY,
+    MARGIN,
+    axis,
+    finite,
+    finites,
+    layout,
+    level,
+    level_note,
+    note,
+    plain,
+    scale,
+    upright,
+)
 from recommender.report.draw import Figure
 from recommender.report.facts import Facts
 from recommender.report.wording import SHORT, UNITS, bounds, latency, number, percentile
 from recommender.workload import Ints
 
 CURVES = (Metric.TTFT, Metric.ITL, Metric.E2E)
-_COLOURS = ("#4269d0", "#e0892b", "#3ca951", "#a463f2", "#d6538c", "#2a9d9d", "#9c6b4e", "#8a9099")
-_BOUND = "#d64545"
-_GREY = "#8a9099"
 _LIGHT, _DARK = "#ffffff", "#14171b"
 PARTS = {
     part: (PART_NAMES[part], colour, ink)
@@ -37,12 +50,10 @@ PARTS = {
     )
 }
 """Name, colour and ink: blue waits for memory, orange computes, violet sends, grey is neither."""
-_MARGIN = {"l": 56, "r": 16, "t": 14, "b": 44}
 _LEAST_SHARE = 0.002
 _BINS = 40
 _WIDE = 30.0
 """A spread beyond which lengths are shown on a logarithmic axis."""
-_DECADE = 10.0
 _LABEL = 44
 """Letters of a name on an axis."""
 
@@ -51,8 +62,8 @@ def figures(facts: Facts) -> dict[str, Figure]:
     """Every plot by the name of its place."""
     workload = facts.asked.workload
     return {
-        "plot-prompts": _lengths(workload.input_tokens, "prompt tokens", _COLOURS[0]),
-        "plot-answers": _lengths(workload.output_tokens, "answer tokens", _COLOURS[1]),
+        "plot-prompts": _lengths(workload.input_tokens, "prompt tokens", COLOURS[0]),
+        "plot-answers": _lengths(workload.output_tokens, "answer tokens", COLOURS[1]),
         "plot-steps": _steps(facts),
         **{
             f"plot-{metric.value}": _curve(facts, metric)
@@ -61,32 +72,6 @@ def figures(facts: Facts) -> dict[str, Figure]:
         },
         **({"plot-pareto": _pareto(facts)} if facts.story.pareto else {}),
     }
-
-
-def plain(name: str) -> str:
-    """A name that plotly shows as it is."""
-    return escape(name, quote=False)
-
-
-def _layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
-    axis = {"automargin": True, "gridcolor": "#d5d8dd", "zeroline": False, "fixedrange": True,
-            "ticklabelstandoff": 5}  # fmt: skip
-    return {
-        "template": "none",
-        "height": height,
-        "margin": _MARGIN,
-        "font": {"family": "system-ui, sans-serif", "size": 12},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "hoverlabel": {"bgcolor": "#1b1e23", "font": {"color": "#ffffff"}, "align": "left"},
-        "xaxis": {**axis, **x},
-        "yaxis": {**axis, **y},
-        **more,
-    }
-
-
-def _axis(text: str, **more: Any) -> dict[str, Any]:
-    return {"title": {"text": text, "standoff": 8, "font": {"size": 13}}, **more}
 
 
 # --- lengths ---
@@ -110,34 +95,22 @@ def _lengths(tokens: Ints, name: str, colour: str) -> Figure:
         "hovertemplate": "from %{x:,.0f} tokens: %{y:.1f} % of requests<extra></extra>",
     }  # fmt: skip
     marks = (("mean", float(tokens.mean())), ("95%", float(np.quantile(tokens, 0.95))))
-    shapes = [_upright(value, _GREY) for _, value in marks]
+    shapes = [upright(value, GREY) for _, value in marks]
     at = [math.log10(value) if logarithmic else value for _, value in marks]
     notes = [
-        _note(x, f"{said} {value:.0f}", side)
+        note(x, f"{said} {value:.0f}", side)
         for x, (said, value), side in zip(at, marks, ("right", "left"), strict=True)
     ]
     return {
         "data": [steps],
-        "layout": _layout(
+        "layout": layout(
             235,
-            _axis(name, type="log" if logarithmic else "linear"),
-            _axis("requests, %", rangemode="tozero"),
+            axis(name, type="log" if logarithmic else "linear"),
+            axis("requests, %", rangemode="tozero"),
             shapes=shapes, annotations=notes, showlegend=False,
-            margin={**_MARGIN, "t": 26},
+            margin={**MARGIN, "t": 26},
         ),
     }  # fmt: skip
-
-
-def _upright(x: float, colour: str) -> dict[str, Any]:
-    line = {"color": colour, "width": 1.5, "dash": "dot"}
-    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": line}
-
-
-def _note(x: float, text: str, anchor: str) -> dict[str, Any]:
-    """Text above an upright line, to one side of it."""
-    place = {"x": x, "xref": "x", "y": 1, "yref": "paper", "xanchor": anchor, "yanchor": "bottom"}
-    shift = 3 if anchor == "left" else -3
-    return {"text": text, "showarrow": False, "font": {"size": 12}, "xshift": shift, **place}
 
 
 # --- where the time of a step goes ---
@@ -165,9 +138,9 @@ def _steps(facts: Facts) -> Figure:
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
     return {
         "data": bars,
-        "layout": _layout(
+        "layout": layout(
             130 + 46 * len(rows),
-            _axis("share of a mean step, %", range=[0, 100]),
+            axis("share of a mean step, %", range=[0, 100]),
             {**labels, "showgrid": False},
             barmode="stack", legend=legend,
         ),
@@ -195,11 +168,11 @@ def _curve(facts: Facts, metric: Metric) -> Figure:
     told = facts.distribution(metric)
     assert told is not None, "asked for where there is one"  # noqa: S101
     unit, factor, _ = UNITS[metric]
-    colour = _COLOURS[CURVES.index(metric)]
+    colour = COLOURS[CURVES.index(metric)]
     curve = {
         "type": "scatter", "mode": "lines+markers", "name": SHORT[metric],
         "x": [nines(q) for q in QUANTILES],
-        "y": [_finite(factor * value) for value in told.quantiles],
+        "y": [finite(factor * value) for value in told.quantiles],
         "line": {"color": colour, "width": 2.5, "shape": "spline", "smoothing": 0.4},
         "marker": {"size": 7},
         "text": [f"{q:.0%} within {latency(metric, v)} {unit}"
@@ -209,20 +182,20 @@ def _curve(facts: Facts, metric: Metric) -> Figure:
     bound_s = dict(bounds(facts.asked.slo)).get(metric)
     asked_at = nines(facts.asked.slo.percentile)
     last = max(nines(0.9915), asked_at + 0.1)
-    shapes = [_upright(asked_at, _GREY)]
+    shapes = [upright(asked_at, GREY)]
     notes = []
-    scale = _range(factor, told.quantiles, bound_s)
+    spread = _range(factor, told.quantiles, bound_s)
     if bound_s is not None:
-        shapes.append(_level(factor * bound_s))
+        shapes.append(level(factor * bound_s))
         said = f"bound {latency(metric, bound_s)} {unit}"
-        notes.append(_level_note(factor * bound_s, said, scale["type"] == "log"))
+        notes.append(level_note(factor * bound_s, said, spread["type"] == "log"))
     ticks = {"tickvals": [nines(q) for q in QUANTILES], "ticktext": [f"{q:.0%}" for q in QUANTILES]}
     return {
         "data": [curve],
-        "layout": _layout(
+        "layout": layout(
             260,
-            _axis("share of requests", range=[nines(0.46), last], **ticks),
-            _axis(f"{SHORT[metric]}, {unit}", **scale),
+            axis("share of requests", range=[nines(0.46), last], **ticks),
+            axis(f"{SHORT[metric]}, {unit}", **spread),
             shapes=shapes, annotations=notes, showlegend=False,
         ),
     }  # fmt: skip
@@ -230,27 +203,12 @@ def _curve(facts: Facts, metric: Metric) -> Figure:
 
 def _range(factor: float, quantiles: Sequence[float], bound_s: float | None) -> dict[str, Any]:
     """From 0 to the bound; logarithmic where that would press the curve flat."""
-    known = list(_known(quantiles))
+    known = list(finites(quantiles))
     low, high = factor * min(known), factor * max(known)
     top = max(high, factor * (bound_s or 0.0))
-    if top > _DECADE * high and low > 0:
+    if top > DECADE * high and low > 0:
         return {"type": "log", "range": [math.log10(low / 2), math.log10(2 * top)]}
     return {"type": "linear", "range": [0, 1.14 * top]}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _level(y: float) -> dict[str, Any]:
-    line = {"color": _BOUND, "width": 1.5, "dash": "dash"}
-    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
-
-
-def _level_note(y: float, text: str, logarithmic: bool) -> dict[str, Any]:
-    at = math.log10(y) if logarithmic else y
-    place = {"x": 0, "xref": "paper", "y": at, "xanchor": "left", "yanchor": "bottom"}
-    return {"text": text, "showarrow": False, "font": {"size": 12}, **place}
 
 
 # --- cost and latency ---
@@ -259,7 +217,7 @@ def _level_note(y: float, text: str, logarithmic: bool) -> dict[str, Any]:
 def _pareto(facts: Facts) -> Figure:
     points, best, share = facts.story.pareto, facts.point, percentile(facts.asked.slo)
     names = list(dict.fromkeys([title(facts.best), *(point.name for point in points)]))
-    groups = [_group(facts, name, _COLOURS[i % 8]) for i, name in enumerate(names)]
+    groups = [_group(facts, name, COLOURS[i % 8]) for i, name in enumerate(names)]
     found = [group for group in groups if group["x"]]
     data = [_front([point for point in points if point.efficient]), *found]
     if best is not None:
@@ -267,10 +225,10 @@ def _pareto(facts: Facts) -> Figure:
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"}
     return {
         "data": data,
-        "layout": _layout(
+        "layout": layout(
             430,
-            _axis("cost per hour", **_scale([point.cost_per_hour for point in points])),
-            _axis(f"E2E within which {share} stay, s", **_scale([p.e2e_s for p in points])),
+            axis("cost per hour", **scale([point.cost_per_hour for point in points])),
+            axis(f"E2E within which {share} stay, s", **scale([p.e2e_s for p in points])),
             legend=legend,
         ),
     }  # fmt: skip
@@ -282,8 +240,8 @@ def _group(facts: Facts, name: str, colour: str) -> Figure:
     points.sort(key=lambda point: not point.efficient)  # the legend shows the first
     return {
         "type": "scatter", "mode": "markers", "name": _label(name),
-        "x": [_finite(point.cost_per_hour) for point in points],
-        "y": [_finite(point.e2e_s) for point in points],
+        "x": [finite(point.cost_per_hour) for point in points],
+        "y": [finite(point.e2e_s) for point in points],
         "text": [_told(point) for point in points],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
@@ -314,7 +272,7 @@ def _front(points: Sequence[Point]) -> Figure:
         "type": "scatter", "mode": "lines", "name": "efficient front",
         "x": [point.cost_per_hour for point in points],
         "y": [point.e2e_s for point in points],
-        "line": {"shape": "hv", "color": _GREY, "width": 1.5, "dash": "dot"},
+        "line": {"shape": "hv", "color": GREY, "width": 1.5, "dash": "dot"},
         "hoverinfo": "skip",
     }  # fmt: skip
 
@@ -324,19 +282,7 @@ def _ring(point: Point) -> Figure:
         "type": "scatter", "mode": "markers", "name": "recommended",
         "x": [point.cost_per_hour], "y": [point.e2e_s], "hoverinfo": "skip",
         "marker": {
-            "size": 21, "symbol": "circle-open", "color": _BOUND,
-            "line": {"width": 2.5, "color": _BOUND},
+            "size": 21, "symbol": "circle-open", "color": BOUND,
+            "line": {"width": 2.5, "color": BOUND},
         },
     }  # fmt: skip
-
-
-def _scale(values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis where a decade is spanned, else one that begins at 0."""
-    known = list(_known(values))
-    if known and min(known) > 0 and max(known) > _DECADE * min(known):
-        return {"type": "log"}
-    return {"type": "linear", "rangemode": "tozero"}
-
-
-def _known(values: Sequence[float]) -> Iterator[float]:
-    return (value for value in values if math.isfinite(value))

@@ -1,0 +1,126 @@
+"""GPU health from a DCGM exporter's page and from NVML."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from monitor.detectors.reading import GpuReading
+from monitor.sources.gpu import Nvml, read_gpus
+
+PAGE = b"""# HELP DCGM_FI_DEV_XID_ERRORS Value of the last XID error encountered.
+# TYPE DCGM_FI_DEV_XID_ERRORS gauge
+DCGM_FI_DEV_XID_ERRORS{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 79
+DCGM_FI_DEV_XID_ERRORS{gpu="1",UUID="GPU-b",pod="chat-2",namespace="llm"} 0
+DCGM_FI_DEV_GPU_TEMP{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 71
+DCGM_FI_DEV_ECC_DBE_VOL_TOTAL{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 2
+DCGM_FI_DEV_ROW_REMAP_FAILURE{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 0
+DCGM_FI_DEV_ROW_REMAP_PENDING{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 1
+DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 64
+DCGM_FI_DEV_CLOCKS_EVENT_REASONS{gpu="1",UUID="GPU-b",pod="chat-2",namespace="llm"} 5
+DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 3
+DCGM_FI_DEV_PCIE_REPLAY_COUNTER{gpu="0",UUID="GPU-a",pod="chat-1",namespace="llm"} 4
+DCGM_FI_DEV_GPU_TEMP{gpu="1",UUID="GPU-b",pod="chat-2",namespace="llm"} NaN
+"""
+
+FIRST = GpuReading("GPU-a", 79, 2.0, True, False, True, False, 7.0, 71.0)
+SECOND = GpuReading("GPU-b", xid=0, thermal_throttled=False, power_throttled=True)
+
+
+def test_an_exporters_page_tells_of_every_gpu() -> None:
+    assert read_gpus(PAGE) == (FIRST, SECOND)
+
+
+def test_the_gpus_of_one_pod() -> None:
+    assert read_gpus(PAGE, pod="chat-2") == (SECOND,)
+    assert read_gpus(PAGE.replace(b"pod=", b"exported_pod="), pod="chat-1") == (FIRST,)
+
+
+def test_a_page_without_gpus_has_none() -> None:
+    assert read_gpus(b"vllm:num_requests_running 1\n") == ()
+
+
+class NVMLError(Exception):
+    """As the library's."""
+
+
+class Cards:
+    """Stands in for `pynvml`: two cards, of which the second tells little."""
+
+    NVMLError = NVMLError
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC, NVML_TEMPERATURE_GPU = 1, 0, 0
+    NVML_NVLINK_ERROR_DL_REPLAY, NVML_NVLINK_ERROR_DL_RECOVERY = 0, 1
+    NVML_NVLINK_ERROR_DL_CRC_FLIT, NVML_NVLINK_ERROR_DL_CRC_DATA = 2, 3
+    NVML_NVLINK_MAX_LINKS = 2
+    nvmlEventTypeXidCriticalError = 8  # noqa: N815 - as the library's
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, i: int) -> int:
+        return i
+
+    def nvmlDeviceGetUUID(self, i: int) -> str:
+        return f"GPU-{i}"
+
+    def nvmlEventSetCreate(self) -> object:
+        return object()
+
+    def nvmlDeviceRegisterEvents(self, *_: object) -> None: ...
+
+    def nvmlEventSetWait_v2(self, _: object, timeout_ms: int) -> Any:
+        assert timeout_ms == 0
+        if not self.events:
+            raise NVMLError("Timeout")
+        return self.events.pop(0)
+
+    def nvmlDeviceGetTotalEccErrors(self, i: int, *_: object) -> int:
+        return self.only_first(i, 1)
+
+    def nvmlDeviceGetRemappedRows(self, i: int) -> tuple[int, int, int, int]:
+        self.only_first(i, 0)
+        return 3, 1, 1, 0
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, i: int) -> int:
+        return self.only_first(i, 0x20 | 0x4)
+
+    def nvmlDeviceGetNvLinkErrorCounter(self, i: int, link: int, kind: int) -> int:
+        return self.only_first(i, 10 * link + kind)
+
+    def nvmlDeviceGetPcieReplayCounter(self, i: int) -> int:
+        return self.only_first(i, 5)
+
+    def nvmlDeviceGetTemperature(self, i: int, _: int) -> int:
+        return 80 + i
+
+    def only_first(self, i: int, value: int) -> int:
+        if i:
+            raise NVMLError("Not Supported")
+        return value
+
+
+def test_nvml_tells_what_each_card_says() -> None:
+    first, second = Nvml(Cards()).look()
+    assert first == GpuReading("GPU-0", 0, 1, True, False, True, True, 57, 80)
+    assert second == GpuReading("GPU-1", xid=0, temperature_c=81)
+
+
+def test_an_xid_is_kept_after_its_event() -> None:
+    cards = Cards()
+    nvml = Nvml(cards)
+    other = SimpleNamespace(eventType=2, device=0, eventData=1)
+    xid = SimpleNamespace(eventType=8, device=1, eventData=74)
+    cards.events = [other, xid]
+    assert [gpu.xid for gpu in nvml.look()] == [0, 74]
+    assert [gpu.xid for gpu in nvml.look()] == [0, 74]
+
+
+def test_without_events_xids_are_not_known() -> None:
+    class NoEvents(Cards):
+        def nvmlEventSetCreate(self) -> object:
+            raise NVMLError("Not Supported")
+
+    assert [gpu.xid for gpu in Nvml(NoEvents()).look()] == [None, None]
