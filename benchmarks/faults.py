@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.figure import tell
-from controller.replay.detection import expectation
+from controller.detect import expectation_of
+from controller.replay.ours import service_of
 from controller.replay.served import Served, slowed
 from controller.replay.terms import Terms
 from monitor import EngineSignals, Histogram
@@ -196,7 +197,8 @@ class Fleet:
         wrong = rng.uniform(0.92, 1.08)
         costs = [slowed(plan.cost, wrong * rng.uniform(0.97, 1.03)) for _ in range(replicas)]
         engines = [Engine(f"r{i}", c, plan.limits, seed * 100 + i) for i, c in enumerate(costs)]
-        return cls(engines, expectation(plan, Terms(scrape_s=scrape_s)), standbys)
+        expected = expectation_of(service_of(plan, Terms()))
+        return cls(engines, replace(expected, scrape_s=scrape_s), standbys)
 
     def look(self, came: Trace, now_s: float) -> tuple[Finding, ...]:
         """Serve up to a scrape, and look."""

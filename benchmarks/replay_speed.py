@@ -8,22 +8,13 @@ memory grows with the requests in flight and not with the trace.
 """
 
 import argparse
-import csv
-import gzip
-import math
 import resource
 import statistics
 import time
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator
-from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.figure import need, tell
+from benchmarks.servegen import EVERY, servegen
 from profiler.configuration import Configuration
 from profiler.profile import EngineProfile, resolve_profile
 from profiler.scheduler import Limits
@@ -35,14 +26,8 @@ GOAL_RPS = 1e6 / 60
 GOAL_GIB = 1.0
 GOAL_S = 120.0
 RUNS = 5
-EVERY = 12
-"""Of ServeGen's clients every so manieth is taken: what one replica carries of the whole."""
-WINDOW_S = 600.0
 TURNS, TURN_BLOCKS = 8, 2
 """Conversations for the hashed trace: each turn repeats all blocks of the turns before."""
-
-Sizes = tuple[float, float, float, float]
-"""Median and 95th percentile of prompts, then of answers; tokens."""
 
 
 def median_time_s(trace: Trace, profile: EngineProfile, limits: Limits) -> tuple[float, int]:
@@ -69,81 +54,6 @@ def with_conversations(trace: Trace) -> Trace:
     return Trace.of(
         trace.arrival_s, trace.input_tokens, trace.output_tokens, hashes=Hashes.of(rows)
     )
-
-
-def servegen(folder: Path) -> Iterator[Trace]:
-    """Draw the arrivals of every so manieth client, a window at a time.
-
-    Clients whose lengths are not told have those of client 0.
-    """
-    sizes = _sizes(folder / "servegen_m-large_client_tokens.csv.gz")
-    windows: dict[float, list[dict[str, str]]] = defaultdict(list)
-    for row in _rows(folder / "servegen_m-large_client_windows.csv.gz"):
-        if int(row["client"]) % EVERY == 0:
-            windows[float(row["t_s"])].append(row)
-    rng = np.random.default_rng(0)
-    next_s: dict[int, float] = defaultdict(float)
-    for begin_s, rows in sorted(windows.items()):
-        drawn = []
-        for row in rows:
-            client = int(row["client"])
-            at_s, next_s[client] = _arrivals(rng, row, max(next_s[client], begin_s))
-            p50_in, p95_in, p50_out, p95_out = _sizes_at(sizes.get(client, sizes[0]), begin_s)
-            tokens = [_lognormal(rng, p50_in, p95_in, at_s.size),
-                      _lognormal(rng, p50_out, p95_out, at_s.size)]  # fmt: skip
-            drawn.append(np.array([at_s, *tokens]))
-        merged = np.concatenate(drawn, axis=1)
-        at, inputs, outputs = merged[:, np.argsort(merged[0], kind="stable")]
-        yield Trace.of(at, inputs, outputs)
-
-
-def _rows(file: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(need(file), "rt", encoding="utf-8", newline="") as handle:
-        yield from csv.DictReader(handle)
-
-
-def _sizes(file: Path) -> dict[int, list[tuple[float, Sizes]]]:
-    """Median and 95th percentile of prompts and answers, by client, with their time."""
-    known: dict[int, list[tuple[float, Sizes]]] = defaultdict(list)
-    for row in _rows(file):
-        p50_in, p95_in, p50_out, p95_out = (
-            float(row[name]) for name in ("in_p50", "in_p95", "out_p50", "out_p95")
-        )
-        known[int(row["client"])].append((float(row["t_s"]), (p50_in, p95_in, p50_out, p95_out)))
-    return known
-
-
-def _sizes_at(known: list[tuple[float, Sizes]], moment_s: float) -> Sizes:
-    """Those of the quarter of a day, or of the one known before, or of the first."""
-    return known[max(bisect_right(known, moment_s, key=itemgetter(0)) - 1, 0)][1]
-
-
-def _arrivals(
-    rng: np.random.Generator, window: dict[str, str], from_s: float
-) -> tuple[NDArray[np.float64], float]:
-    """Arrivals in the window, of which the first is at `from_s`, and the next one after it.
-
-    Gaps have the window's own distribution, Gamma or Weibull, at its rate.
-    """
-    end_s = float(window["t_s"]) + WINDOW_S
-    rate_rps, shape = float(window["rate_rps"]), float(window["shape"])
-    mean = shape if window["dist"] == "G" else math.gamma(1 + 1 / shape)
-    draw = rng.gamma if window["dist"] == "G" else lambda shape, _, n: rng.weibull(shape, n)
-    times = np.array([from_s])
-    while times[-1] < end_s:
-        count = int(rate_rps * (end_s - times[-1])) + 16
-        gaps_s = draw(shape, 1.0, count) / (mean * rate_rps)
-        times = np.concatenate((times, times[-1] + np.cumsum(gaps_s)))
-    inside = int(np.searchsorted(times, end_s))
-    return times[:inside], float(times[inside])
-
-
-def _lognormal(rng: np.random.Generator, p50: float, p95: float, n: int) -> NDArray[np.float64]:
-    """Lengths with this median and 95th percentile, at most 16,384 tokens."""
-    p50 = max(p50, 1.0)
-    spread = np.log(max(p95 / p50, 1.0)) / 1.645
-    drawn: NDArray[np.float64] = np.clip(p50 * np.exp(spread * rng.normal(size=n)), 1, 16_384)
-    return drawn.round()
 
 
 def stream(folder: Path, profile: EngineProfile, limits: Limits) -> None:

@@ -25,10 +25,14 @@ from controller.decide import (
     Withdraw,
     decide,
 )
-from controller.observation import READY, Observation, Phase
+from controller.held import Held
+from controller.observation import READY, Observation, Phase, ReplicaId
 from controller.observe import Observer
+from controller.pools import Pools, within_grant
 from controller.runtimes.protocol import Runtime
 from controller.service import Service
+from monitor.detectors.reading import GpuReading
+from monitor.sources.canary import probe
 from monitor.sources.scrape import scrape_all
 from profiler.errors import RetryLater, WhaleFluxError
 
@@ -36,6 +40,7 @@ TICK_S = 1.0
 SCRAPE_TIMEOUT_S = 2.0
 LONGEST_PAUSE_S = 15.0
 """Between ticks while the runtime keeps refusing."""
+PROBES_AT_ONCE = 8
 DECISIONS_KEPT = 50
 BLIND_AFTER_S = 10.0
 """A replica just admitted has no second reading yet; that is no news."""
@@ -68,6 +73,15 @@ def publish_to_nobody(outcome: Outcome) -> None:
     """Publish to nobody."""
 
 
+Gpus = Callable[[ReplicaId], tuple[GpuReading, ...]]
+"""The health of a replica's GPUs."""
+
+
+def no_gpus(replica: ReplicaId) -> tuple[GpuReading, ...]:
+    """Nobody tells of GPUs."""
+    return ()
+
+
 class ServiceLoop:
     """Runs one service on a runtime."""
 
@@ -86,10 +100,14 @@ class ServiceLoop:
         self.outcome: Outcome | None = None
         self._runtime = runtime
         self._http = http
+        self._held = Held(http)
+        self.gpus: Gpus = no_gpus
+        self.pools = Pools()
         self._now_s = now_s
         self._publish = publish
         self._informed_s = now_s()
         self._told_blind = False
+        self._probes: dict[ReplicaId, asyncio.Task[None]] = {}
 
     @property
     def service(self) -> Service:
@@ -98,9 +116,13 @@ class ServiceLoop:
 
     async def run(self) -> None:
         """Tick until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._scrape_forever())
-            group.create_task(self._tick_forever())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._scrape_forever())
+                group.create_task(self._tick_forever())
+        finally:
+            for task in self._probes.values():
+                task.cancel()
 
     async def _scrape_forever(self) -> None:
         while True:
@@ -131,13 +153,36 @@ class ServiceLoop:
         readings = await scrape_all(self._http, urls, now_s=self._now_s, timeout_s=SCRAPE_TIMEOUT_S)
         by_replica = {urls[url]: reading for url, reading in readings.items()}
         self.observer.read(by_replica, self._now_s())
+        if self.service.bounds.zero_after_s is not None:
+            self.observer.held_at_router(await self._held.read(self._runtime, self.service.id))
+
+    def _probe(self) -> None:
+        """Ask those for a token that the detector wants asked, one probe each at a time."""
+        self._probes = {name: task for name, task in self._probes.items() if not task.done()}
+        urls = {replica.id: replica.url for replica in self._runtime.replicas(self.service.id)}
+        for name in self.observer.wants_canary:
+            url = urls.get(name)
+            if url is not None and name not in self._probes and len(self._probes) < PROBES_AT_ONCE:
+                self._probes[name] = asyncio.create_task(self._probe_one(name, url))
+
+    async def _probe_one(self, replica: ReplicaId, url: str) -> None:
+        canary = await probe(self._http, url, self.service.served_name, now_s=self._now_s)
+        if canary is not None:
+            self.observer.probed(replica, canary)
 
     async def tick(self) -> Outcome:
         """Decide once and act on it."""
         now_s = self._now_s()
-        seen = self.observer.observe(self._runtime.replicas(self.service.id), now_s)
+        replicas = self._runtime.replicas(self.service.id)
+        self.observer.see_gpus({replica.id: self.gpus(replica.id) for replica in replicas})
+        seen = self.observer.observe(replicas, now_s)
+        self._probe()
         before = self.state
-        decision, self.state = decide(seen, self.state, now_s)
+        decision, self.state = decide(seen, before, now_s)
+        granted = self.pools.granted(seen, decision, now_s)
+        if granted is not None and granted < decision.serving + decision.standby:
+            seen = within_grant(seen, granted)
+            decision, self.state = decide(seen, before, now_s)
         fault = await self._act(decision)
         self._remember(before, decision, now_s)
         self.outcome = Outcome(now_s, seen, decision, fault)

@@ -6,6 +6,7 @@ a service that went; what is not known is absent, never 0. Counters are fed by t
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from threading import Lock
@@ -44,6 +45,12 @@ _GAUGES: tuple[tuple[str, str, Callable[[ServiceView], float | None]], ...] = (
     ("slo_ttft_seconds", "Time to first token that the SLO allows.",
      lambda view: view.slo_ttft_s),
     ("slo_itl_seconds", "Inter-token latency that the SLO allows.", lambda view: view.slo_itl_s),
+    ("advised_replicas", "Serving replicas advised, where the service asks for advice only.",
+     lambda view: view.serving_advised),
+    ("prediction_error_ratio", "Mean error of the forecasts of the load over the last hour.",
+     lambda view: view.prediction_error_ratio),
+    ("carried_ratio", "Load that a replica carries within the SLO, over what the twin says.",
+     lambda view: view.carried_ratio),
     ("faulted", "1 where the last tick could not carry out its actions, else 0.",
      lambda view: float(view.fault is not None)),
 )  # fmt: skip
@@ -161,6 +168,7 @@ class ViewCollector(Collector):
         yield _service_info(views)
         yield _by_role("replicas", "Replicas there are.", views, _present)
         yield _by_role("desired_replicas", "Replicas decided on.", views, _desired)
+        yield _findings(views)
         for name, text, value_of in _GAUGES:
             yield _gauge(name, text, views, value_of)
         for name, text, value_of in _LATENCIES:
@@ -214,6 +222,20 @@ def _present(view: ServiceView) -> dict[Phase, int]:
 
 def _desired(view: ServiceView) -> dict[Phase, int]:
     return {Phase.SERVING: view.serving_wanted, Phase.STANDBY: view.standby_wanted}
+
+
+def _findings(views: Iterable[ServiceView]) -> Metric:
+    """How many hold; a cause is one of a fixed set, and which replica it is stays out of labels."""
+    family = GaugeMetricFamily(
+        "whaleflux_service_findings",
+        "What the detector finds wrong now.",
+        labels=(*_SERVICE, "kind", "cause", "severity"),
+    )
+    for view in views:
+        counts = Counter((f.kind, f.cause, f.severity.lower()) for f in view.findings)
+        for of, count in sorted(counts.items()):
+            family.add_metric((view.namespace, view.name, *of), count)
+    return family
 
 
 def _gauge(

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NewType
 
 from controller.service import Service
+from monitor.findings import Finding
 
 ReplicaId = NewType("ReplicaId", str)
 
@@ -66,6 +67,8 @@ class Sighting:
     load: Load | None = None
     wedged: bool = False
     """The engine answers, holds requests, and makes no tokens."""
+    unfit: bool = False
+    """It serves, and is better replaced: slow beyond its load, or on a GPU that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,14 @@ class Demand:
     """Requests in the engines' queues."""
     attained_ratio: float | None
     """Share of recent requests within the SLO; None when none ended."""
+    over_s: float = 1.0
+    """How long the reading interval was that the arrivals are of."""
+    ended: float = 0.0
+    """Requests judged since the observation before."""
+    missed: float = 0.0
+    """Of them, the SLO."""
+    held: float | None = None
+    """Requests that the router holds because nobody serves; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,8 @@ class Observation:
     """One replica's, for the lengths of requests seen lately."""
     start_up_s: float
     """Measured where a replica was seen starting, else the profile's."""
+    findings: tuple[Finding, ...] = ()
+    """What the detector says."""
 
     def ids(self, *phases: Phase, stale: bool | None = None) -> tuple[ReplicaId, ...]:
         """Replicas in any of the phases, oldest first; only (not) stale ones if asked."""

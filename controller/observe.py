@@ -8,13 +8,13 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from controller.capacity_book import CapacityBook
+from controller.capacity_book import CapacityBook, Lengths
+from controller.detect import Detecting, unfit, wedged
 from controller.observation import (
-    READY,
     Demand,
     Load,
     Observation,
@@ -25,6 +25,7 @@ from controller.observation import (
 )
 from controller.service import Service
 from monitor import (
+    Attainment,
     EngineSignals,
     Freshness,
     Histogram,
@@ -34,11 +35,14 @@ from monitor import (
     merge,
     rates_between,
 )
-from monitor.detectors.wedged import TokenProgress
+from monitor.detectors.reading import Canary, GpuReading
+from profiler.slo import Slo
 from recommender import cv_of_counts
 
 STALE_AFTER_S = 5.0
-ATTAINMENT_WINDOW_S = 30.0
+ATTAINMENT_WINDOW_S = 60.0
+_THINNED_S = 5.0
+"""Readings before the last two are kept so far apart."""
 _START_UPS_KEPT = 5
 _COUNTS_KEPT = 300
 _LEAST_ARRIVALS = 100
@@ -50,15 +54,22 @@ class _Watched:
     """Readings of one replica, oldest first, over the attainment window."""
 
     readings: deque[Reading] = field(default_factory=deque)
-    progress: TokenProgress = field(default_factory=TokenProgress)
-    wedged: bool = False
 
     def add(self, reading: Reading, now_s: float) -> None:
         if reading.signals is None or reading.at_s is None:
             return
+        if self.readings and reading.at_s <= float(self.readings[-1].at_s or 0.0):
+            return  # it came twice, or late
         self.readings.append(reading)
+        self._thin()
         self.forget_old(now_s)
-        self.progress, self.wedged = self.progress.seen(reading.signals, reading.at_s)
+
+    def _thin(self) -> None:
+        if len(self.readings) < 4:
+            return
+        older, old = self.readings[-4].at_s or 0.0, self.readings[-3].at_s or 0.0
+        if old - older < _THINNED_S:
+            del self.readings[-3]
 
     def forget_old(self, now_s: float) -> None:
         """Keep the window; a replica that fell silent has no share in it after that."""
@@ -69,6 +80,13 @@ class _Watched:
         if len(self.readings) < 2:
             return None
         return rates_between(self.readings[-2], self.readings[-1])
+
+    def last_judged(self, slo: Slo) -> Attainment | None:
+        """Requests that ended between the last two readings."""
+        if len(self.readings) < 2:
+            return None
+        before, after = self.readings[-2].signals, self.readings[-1].signals
+        return attainment(before, after, slo) if before and after else None
 
     def latest(self, now_s: float) -> Reading | None:
         if not self.readings:
@@ -94,28 +112,62 @@ class Observer:
         self._arrived: deque[float] = deque(maxlen=_COUNTS_KEPT)
         """Requests between scrapes."""
         self._counted_s = math.nan
+        self._detecting = Detecting(service)
+        self._gpus: Mapping[ReplicaId, tuple[GpuReading, ...]] = {}
+        self._held: float | None = None
+        self._asked_s = -math.inf
+        """When it was last read or asked."""
+
+    @property
+    def wants_canary(self) -> tuple[ReplicaId, ...]:
+        """Replicas that the detector wants probed."""
+        return self._detecting.wants_canary
+
+    def probed(self, replica: ReplicaId, canary: Canary) -> None:
+        """Take in what came of a probe."""
+        self._detecting.probed(replica, canary)
+
+    def held_at_router(self, requests: float | None) -> None:
+        """Take in how many requests the router holds because nobody serves."""
+        self._held = requests
+
+    def see_gpus(self, gpus: Mapping[ReplicaId, tuple[GpuReading, ...]]) -> None:
+        """Take in the health of the replicas' GPUs."""
+        self._gpus = gpus
 
     def read(self, readings: Mapping[ReplicaId, Reading], now_s: float) -> None:
         """Take in the scrape of the replicas, by replica id."""
+        self._follow_clock(now_s)
         for replica, reading in readings.items():
             self._watched.setdefault(replica, _Watched()).add(reading, now_s)
         self._new = True
 
     def observe(self, replicas: tuple[Replica, ...], now_s: float) -> Observation:
         """Put together what is known now; arrivals count once per scrape."""
+        self._follow_clock(now_s)
         self._forget_gone(replicas)
         for watched in self._watched.values():
             watched.forget_old(now_s)
         self._time_start_ups(replicas)
         demand = self._demand(replicas, now_s)
-        lengths = self._lengths()
+        last = {name: w.readings[-1] for name, w in self._watched.items() if w.readings}
+        findings = self._detecting.look(replicas, last, self._gpus, now_s)
+        lost, bad = wedged(findings), unfit(findings)
         serving = sum(replica.phase is Phase.SERVING for replica in replicas)
         return Observation(
             service=self.service,
-            sightings=tuple(self._sighting(replica, now_s) for replica in replicas),
+            sightings=tuple(
+                replace(
+                    self._sighting(replica, now_s),
+                    wedged=replica.id in lost,
+                    unfit=replica.id in bad,
+                )
+                for replica in replicas
+            ),
             demand=demand,
-            capacity_rps=self.book.rate_rps(*lengths, self._burstiness(), serving),
+            capacity_rps=self.book.rate_rps(self._lengths(), self._burstiness(), serving),
             start_up_s=self.start_up_s,
+            findings=findings,
         )
 
     @property
@@ -124,6 +176,13 @@ class Observer:
         if self._start_ups_s:
             return statistics.median(self._start_ups_s)
         return self.service.profile.start_up_s
+
+    def _follow_clock(self, now_s: float) -> None:
+        """Begin anew where the clock went back: what was read before would lie in the future."""
+        if now_s < self._asked_s:
+            self._watched, self._counted_s = {}, math.nan
+            self._detecting = Detecting(self.service)
+        self._asked_s = now_s
 
     def _forget_gone(self, replicas: tuple[Replica, ...]) -> None:
         here = {replica.id for replica in replicas}
@@ -147,11 +206,11 @@ class Observer:
             signals.running, signals.waiting, signals.kv_usage_ratio,
             signals.generation_tokens_total,
         )  # fmt: skip
-        return Sighting(replica, load, watched.wedged and replica.phase in READY)
+        return Sighting(replica, load)
 
     def _demand(self, replicas: tuple[Replica, ...], now_s: float) -> Demand:
         """Sum over replicas; None where a serving replica's part is not known."""
-        arrivals, waiting = 0.0, 0.0
+        arrivals, waiting, over_s = 0.0, 0.0, 0.0
         known = bool(replicas)
         for replica in replicas:
             if replica.phase in (Phase.PENDING, Phase.STARTING, Phase.FAILED):
@@ -163,16 +222,30 @@ class Observer:
             queued = None if fresh is None or fresh.signals is None else fresh.signals.waiting
             if replica.phase is Phase.SERVING and (part is None or queued is None):
                 known = False
+            over_s = max(over_s, (rates and rates.window_s) or 0.0)
             arrivals += part or 0.0
             waiting += queued or 0.0
         seen_serving = any(replica.phase is Phase.SERVING for replica in replicas)
         known = known and seen_serving
         fresh_arrivals = arrivals if known and self._new else None
+        judged = self._last_judged() if known and self._new else None
         if self._new:
             self.arrival_rps = fresh_arrivals
             self._count(fresh_arrivals, now_s)
         self._new = False
-        return Demand(fresh_arrivals, waiting if known else None, self._attained())
+        return Demand(
+            arrival_rps=fresh_arrivals,
+            waiting=waiting if known else None,
+            attained_ratio=self._attained(),
+            over_s=over_s or 1.0,
+            ended=0.0 if judged is None else judged.requests,
+            held=self._held,
+            missed=0.0 if judged is None else judged.requests * (1.0 - judged.ratio),
+        )
+
+    def _last_judged(self) -> Attainment | None:
+        """Requests that ended between the last two scrapes, all replicas' together."""
+        return merge(watched.last_judged(self.service.slo) for watched in self._watched.values())
 
     def _count(self, arrival_rps: float | None, now_s: float) -> None:
         """Note how many came since the last scrape; a gap in the signals begins anew."""
@@ -196,13 +269,15 @@ class Observer:
         merged = merge(attainment(first, last, slo) for first, last in self._windows())
         return None if merged is None else merged.ratio
 
-    def _lengths(self) -> tuple[float | None, float | None]:
+    def _lengths(self) -> Lengths | None:
         """Mean prompt and answer length of the requests that ended in the window."""
         windows = self._windows()
-        return (
-            _mean([(a.prompt_length, b.prompt_length) for a, b in windows]),
-            _mean([(a.generation_length, b.generation_length) for a, b in windows]),
-        )
+        prompts = _increments([(a.prompt_length, b.prompt_length) for a, b in windows])
+        answers = _increments([(a.generation_length, b.generation_length) for a, b in windows])
+        inputs, outputs = _mean(prompts), _mean(answers)
+        if inputs is None or outputs is None:
+            return None
+        return Lengths(sum(histogram.count for histogram in prompts), inputs, outputs)
 
     def latency(self, percentile: float) -> tuple[float | None, float | None]:
         """TTFT and mean ITL at a percentile (0 to 1) over the window, s; the worst replica's."""
@@ -221,8 +296,7 @@ def _increments(pairs: Pairs) -> list[Histogram]:
     return [histogram for histogram in added if histogram is not None and histogram.count > 0]
 
 
-def _mean(pairs: Pairs) -> float | None:
-    added = _increments(pairs)
+def _mean(added: list[Histogram]) -> float | None:
     count = sum(histogram.count for histogram in added)
     return sum(histogram.sum for histogram in added) / count if count else None
 

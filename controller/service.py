@@ -8,13 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
-from controller.api.llmservice import EngineType, LLMService, SloSpec, WorkloadSpec
+from controller.api.llmservice import (
+    EngineType,
+    LLMService,
+    ScalingMode,
+    ScalingSpec,
+    SloSpec,
+    WorkloadSpec,
+)
 from controller.configure import InForce, Origin, choose
 from profiler.configuration import Configuration
+from profiler.errors import Refused
 from profiler.hardware import GPUS
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
-from recommender import Capacity, Workload, workload_from_hints
+from recommender import (
+    Capacity,
+    Station,
+    Workload,
+    calm_capacity_rps,
+    workload_from_hints,
+)
 
 ServiceId = NewType("ServiceId", str)
 """`namespace/name`."""
@@ -29,11 +43,16 @@ class Bounds:
 
     low: int
     high: int
+    zero_after_s: float | None = None
+    """None serve once nobody has asked for so long; None: never."""
+    mode: ScalingMode = ScalingMode.AUTO
+    granted: int | None = None
+    """Replicas that a shared pool grants now, standbys included; None: nothing limits them."""
 
     @property
     def automatic(self) -> bool:
-        """Whether the controller chooses."""
-        return self.low != self.high
+        """Whether there is anything to choose."""
+        return self.low != self.high or self.zero_after_s is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +79,11 @@ class Service:
     configuration: Configuration
     capacity: Capacity
     """Of one replica for the workload in the manifest."""
+    calm_rps: float
+    """The same, if arrivals were calm: what is moved to the lengths and bursts that come."""
     workload: Workload
+    priority: int = 0
+    """On a shared pool; the higher one first."""
     origin: Origin = Origin.RECOMMENDED
     """Why this configuration, in a word."""
     why: str = ""
@@ -90,7 +113,9 @@ def resolve_service(
     chosen = choice.candidate
     bounds = Bounds(1, 1)
     if spec.scaling is not None:
-        bounds = Bounds(spec.scaling.min, spec.scaling.max)
+        scaling = spec.scaling
+        most = _within_budget(spec.scaling, chosen.profile.layout.gpus)
+        bounds = Bounds(scaling.min, most, scaling.zero_after_seconds, scaling.mode)
     elif spec.replicas is not None:
         bounds = Bounds(spec.replicas, spec.replicas)
     meta = manifest.metadata
@@ -113,10 +138,25 @@ def resolve_service(
         profile=chosen.profile,
         configuration=chosen.configuration,
         capacity=chosen.capacity,
+        calm_rps=calm_capacity_rps(Station.of(chosen.profile, chosen.configuration), workload, slo),
         workload=workload,
+        priority=spec.placement.priority,
         origin=choice.origin,
         why=choice.message,
     )
+
+
+def _within_budget(scaling: ScalingSpec, gpus: int) -> int:
+    """Most serving replicas that maximum and budget allow."""
+    if scaling.budget_gpus is None:
+        return scaling.max
+    paid = scaling.budget_gpus // gpus
+    if paid < scaling.min:
+        raise Refused(
+            f"scaling.budgetGpus {scaling.budget_gpus}: pays for {paid} replicas of {gpus} GPUs, "
+            f"min asks for {scaling.min}: raise it, or lower min"
+        )
+    return min(scaling.max, paid)
 
 
 def _product(gpu: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controller.loop import Logged, ServiceLoop
 from controller.observation import Observation, Phase
+from monitor.findings import by_severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,21 @@ class DecisionView:
     standby: int
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindingView:
+    """Something that is wrong now, for people."""
+
+    kind: str
+    cause: str
+    subject: str
+    """A replica; empty: the service."""
+    severity: str
+    confidence_ratio: float
+    for_s: float
+    message: str
+    mend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +77,14 @@ class ServiceView:
     fault: str | None
     decisions: tuple[DecisionView, ...]
     """Newest first."""
+    findings: tuple[FindingView, ...] = ()
+    """The most severe first."""
+    serving_advised: int | None = None
+    """Where the service asks for advice only."""
+    prediction_error_ratio: float | None = None
+    """Of forecasts of the load, over the last hour."""
+    carried_ratio: float = 1.0
+    """What a replica carries over what the twin says."""
 
 
 def view_service(loop: ServiceLoop, endpoint: str | None, now_s: float) -> ServiceView | None:
@@ -85,7 +109,7 @@ def view_service(loop: ServiceLoop, endpoint: str | None, now_s: float) -> Servi
         standby_wanted=decision.standby,
         arrival_rps=loop.observer.arrival_rps,
         forecast_rps=decision.numbers.forecast_rps,
-        capacity_rps=seen.capacity_rps * serving,
+        capacity_rps=decision.numbers.capacity_rps * serving,
         attained_ratio=seen.demand.attained_ratio,
         slo_ratio=service.slo.percentile,
         slo_ttft_s=service.slo.ttft_s,
@@ -96,6 +120,10 @@ def view_service(loop: ServiceLoop, endpoint: str | None, now_s: float) -> Servi
         message=decision.message,
         fault=outcome.fault,
         decisions=tuple(_decision(logged, now_s) for logged in reversed(loop.decisions)),
+        findings=_findings(seen, now_s),
+        serving_advised=decision.advised,
+        prediction_error_ratio=decision.numbers.prediction_error_ratio,
+        carried_ratio=decision.numbers.carried_ratio,
     )
 
 
@@ -115,6 +143,22 @@ def _replicas(seen: Observation, now_s: float) -> tuple[ReplicaView, ...]:
             )
         )
     return tuple(views)
+
+
+def _findings(seen: Observation, now_s: float) -> tuple[FindingView, ...]:
+    return tuple(
+        FindingView(
+            kind=str(f.kind),
+            cause=f.cause,
+            subject=f.subject,
+            severity=str(f.severity),
+            confidence_ratio=f.confidence_ratio,
+            for_s=max(now_s - f.since_s, 0.0),
+            message=f.message,
+            mend=f.mend,
+        )
+        for f in by_severity(seen.findings)
+    )
 
 
 def _decision(logged: Logged, now_s: float) -> DecisionView:

@@ -4,6 +4,7 @@ Made by `monitor.detectors`; the controller turns findings into conditions, even
 decisions. Their number is bounded: kinds and causes are fixed words, subjects are replicas.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,3 +68,11 @@ class Finding:
     def key(self) -> tuple[Kind, str, str]:
         """What makes two findings the same one at two moments."""
         return self.kind, self.cause, self.subject
+
+
+_ORDER = (Severity.CRITICAL, Severity.WARNING, Severity.INFO)
+
+
+def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The most severe first, then the surest."""
+    return tuple(sorted(findings, key=lambda f: (_ORDER.index(f.severity), -f.confidence_ratio)))

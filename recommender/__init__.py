@@ -15,6 +15,7 @@ from recommender.explanation import (
     judge,
     title,
 )
+from recommender.length_scale import LengthScale, calm_capacity_rps
 from recommender.race import Candidate
 from recommender.report import as_html
 from recommender.routing import Weights, latency_curve, weigh
@@ -48,6 +49,7 @@ __all__ = [
     "Found",
     "Latency",
     "LengthCounts",
+    "LengthScale",
     "Offer",
     "Pins",
     "Question",
@@ -59,6 +61,7 @@ __all__ = [
     "Weights",
     "Workload",
     "as_html",
+    "calm_capacity_rps",
     "compare",
     "cv_of_counts",
     "explain",

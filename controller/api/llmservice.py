@@ -133,6 +133,14 @@ class WorkloadSpec(Document):
     """Share of the prompts' tokens that the prefix cache holds already."""
 
 
+class ScalingMode(StrEnum):
+    """Who counts the serving replicas; protection goes on in any."""
+
+    AUTO = "Auto"
+    ADVISE = "Advise"
+    MANUAL = "Manual"
+
+
 class ScalingSpec(Document):
     """Bounds within which the controller chooses the number of serving replicas."""
 
@@ -140,6 +148,12 @@ class ScalingSpec(Document):
     """Fewest serving replicas."""
     max: PositiveInt = Field(le=1000)
     """Most serving replicas."""
+    mode: ScalingMode = ScalingMode.AUTO
+    """Auto: scale. Advise: say how many there should be, and leave the count. Manual: leave it."""
+    budget_gpus: PositiveInt | None = Field(default=None, le=100_000)
+    """GPUs that serving replicas may use at most; default: as many as max takes."""
+    zero_after_seconds: PositiveInt | None = Field(default=None, ge=60, le=604_800)
+    """None serve once nobody has asked for so long; a request brings one back. Default: never."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -167,6 +181,8 @@ class PlacementSpec(Document):
     """GPU type, a name of the catalogue; excludes gpus."""
     gpus: list[GpuOfferSpec] | None = Field(default=None, min_length=1, max_length=16)
     """GPU types to choose the cheapest from; excludes gpu and profile."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Where services share a pool that is short: the higher one first."""
     node_gpus: PositiveInt = Field(default=8, le=16)
     """GPUs of a node; a replica lies within one."""
     profile: str = Field(default="", max_length=253)

@@ -107,6 +107,10 @@ class LLMServiceStatus(_Field):
     """Serving replicas."""
     desired_replicas: NonNegativeInt = 0
     """Serving replicas decided on."""
+    advised_replicas: NonNegativeInt | None = None
+    """Serving replicas advised, in mode Advise."""
+    prediction_error_percent: str = ""
+    """Mean error of forecasts of the load over the last hour; empty: too little seen."""
     selector: str = ""
     """Label selector of the serving replicas."""
     replicas_by_role: ReplicasByRole | None = None
@@ -114,7 +118,7 @@ class LLMServiceStatus(_Field):
     endpoint: str = ""
     """Address inside the cluster."""
     slo_attainment_percent: str = ""
-    """Share of the last half minute's requests within the SLO; empty: none ended."""
+    """Share of the last minute's requests within the SLO; empty: none ended."""
     configuration: ConfigurationStatus | None = None
     """Engine configuration in force."""
     last_decision: LastDecision | None = None

@@ -23,6 +23,10 @@ Chunked = Annotated[bool, typer.Option(help="Let a step compute part of a prompt
 Caching = Annotated[
     bool, typer.Option(help="Keep the KV of prompts for requests that begin alike.")
 ]
+GpuPool = Annotated[
+    list[str] | None,
+    typer.Option(help="TYPE=COUNT: GPUs that services share, such as L4=16; repeat it."),
+]
 GpuName = Annotated[str, typer.Option(help="GPU type of the catalogue.")]
 ProfileDocument = Annotated[
     str | None,

@@ -11,15 +11,18 @@ import typer
 from rich.console import Console
 
 from controller.api import Manifests, read_manifests
+from controller.cli.options import GpuPool
 from controller.console import serve_console
 from controller.logs import set_up_logs
 from controller.plane import local_plane, running
+from controller.pools import Pools, read_pools
 
 
 def up(
     manifests: Annotated[list[Path], typer.Argument(help="Manifest files or folders.")],
     router_port: Annotated[int, typer.Option(help="Port of the first service's router.")] = 8000,
     console_port: Annotated[int, typer.Option(help="Port of the console and /metrics.")] = 8080,
+    gpu_pool: GpuPool = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder of the engines' logs.")] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -27,10 +30,12 @@ def up(
     set_up_logs(log_level)
     wanted = read_manifests(manifests)
     folder = log_dir or Path(tempfile.mkdtemp(prefix="whaleflux-"))
-    asyncio.run(_serve(wanted, router_port, console_port, folder))
+    pools = read_pools(gpu_pool or ())
+    asyncio.run(_serve(wanted, pools, (router_port, console_port), folder))
 
 
-async def _serve(manifests: Manifests, router_port: int, console_port: int, log_dir: Path) -> None:
+async def _serve(manifests: Manifests, pools: Pools, ports: tuple[int, int], log_dir: Path) -> None:
+    router_port, console_port = ports
     out = Console(stderr=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,6 +48,7 @@ async def _serve(manifests: Manifests, router_port: int, console_port: int, log_
         ):
             out.print(f"console   {console_url}")
             for loop in plane.loops:
+                loop.pools = pools
                 url = plane.runtime.endpoint(loop.service.id)
                 out.print(f"{loop.service.name:<9} {url}/v1  ({loop.service.served_name})")
             out.print(f"logs      {log_dir}")

@@ -35,6 +35,7 @@ export function serviceCard(id) {
   const flags = flagList();
   facts.element.append(fact("Configuration", flags.element));
   const replicas = replicaGrid();
+  const findings = findingList();
   const decisions = decisionTable(`${id}-decisions`);
   const cursor = {at: null, moved: () => draw()};
   const charts = chartsOf(cursor);
@@ -43,6 +44,7 @@ export function serviceCard(id) {
       h("p", {class: "attained"}, "attainment ", attained, objective)),
     fault,
     h("p", {class: "now"}, reason, " ", message),
+    findings.element,
     facts.element,
     h("div", {class: "charts"}, ...charts.map((one) => one.element)),
     h("div", {class: "columns"},
@@ -76,6 +78,7 @@ export function serviceCard(id) {
     facts.update([view.model, view.gpu, view.endpoint ?? UNKNOWN]);
     flags.update(view.configuration);
     replicas.update(view);
+    findings.update(view.findings);
     decisions.update(view.decisions);
     draw();
   }
@@ -171,6 +174,25 @@ function replicaTile() {
     level.style.width = `${Math.min(100, 100 * (replica.kv_usage_ratio ?? 0))}%`;
     message.hidden = !replica.message;
     say(message, replica.message);
+  }};
+}
+
+function findingList() {
+  const element = h("ul", {class: "findings", "aria-label": "Findings", hidden: ""});
+  return {element, update(findings) {
+    element.hidden = findings.length === 0;
+    reconcile(element, findings.map((found, i) => ({...found, i})), (found) => found.i, findingRow);
+  }};
+}
+
+function findingRow() {
+  const [cause, message, mend] = [h("b"), h("span"), h("span", {class: "mend"})];
+  const element = h("li", {}, cause, " ", message, " ", mend);
+  return {element, update(found) {
+    mark(element, "data-severity", found.severity);
+    say(cause, found.cause);
+    say(message, `${found.message}.`);
+    say(mend, found.mend ? `Mend: ${found.mend}.` : "");
   }};
 }
 

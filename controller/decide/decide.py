@@ -1,31 +1,48 @@
 """The decision, stage by stage; see the package for the order."""
 
+import math
 from dataclasses import replace
 
-from controller.decide.forecast import forecast_rps, remember
-from controller.decide.protect import plan
-from controller.decide.size import backlog, misses_slo, size
+from controller.api.llmservice import ScalingMode
+from controller.decide.carried import Judged, learn
+from controller.decide.forecast import Forecast, forecast
+from controller.decide.protect import choose_unfit, plan, with_stale
+from controller.decide.size import IN_ROOM, Need, backlog, size, work_off
 from controller.decide.stabilise import (
     Wanted,
     back_off,
     bounded,
     remember_wish,
+    scale_in_window_s,
     slow_in,
     without_starts,
 )
-from controller.decide.types import Decision, Numbers, Reason, State, explain
+from controller.decide.types import Decision, Numbers, Reason, State, Wish, explain
+from controller.decide.zero import is_idle, is_woken, remember_busy
 from controller.observation import Observation, Phase
+
+LEARNS_AFTER_S = 120.0
+"""Before, only short requests have ended, and lengths and misses tell of them alone."""
+_CAUSE_S, _CAUSE_SCRAPES = 30.0, 2.0
+"""Window of the load that requests ended under; the highest of the last two windows counts, as
+a queue outlasts its cause."""
 
 
 def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, State]:
     """Decide for one service at one moment; twice with the same values is the same."""
-    samples = remember(state.samples, seen.demand.arrival_rps, now_s)
-    state = replace(state, samples=samples)
-    numbers = _numbers(seen, state, now_s)
-    wanted, state = _wanted(seen, state, numbers, now_s)
+    before = state
+    state = _remembered(seen, state, now_s)
+    usual_ratio = state.season.rise_ratio(seen.start_up_s, now_s)
+    expected = forecast(state.history, seen.start_up_s, now_s, usual_ratio)
+    numbers = _numbers(seen, state, expected)
+    wanted, state = _wanted(seen, state, before, expected, now_s)
     serving, reasons = bounded(wanted, seen.service.bounds)
-    standby = seen.service.standbys if serving > 0 else 0
-    protection = plan(seen, serving, standby)
+    advised = None
+    if seen.service.bounds.mode is ScalingMode.ADVISE and seen.service.bounds.automatic:
+        advised, (serving, reasons) = serving, _as_it_is(seen, state, (*reasons, Reason.ADVISED))
+    standby = _standbys(seen, serving)
+    state = choose_unfit(seen, state, now_s)
+    protection = plan(with_stale(seen, state.replacing), serving, standby)
     reasons = (*reasons, *protection.reasons)
     actions, state = protection.actions, back_off(seen, state, now_s)
     if now_s < state.start_after_s and without_starts(actions) != actions:
@@ -36,45 +53,97 @@ def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, Sta
         actions=actions,
         reasons=reasons,
         numbers=numbers,
-        message=explain(serving, standby, reasons, numbers),
+        message=explain(serving, standby, reasons, numbers, advised),
+        advised=advised,
     )
-    raised_s = now_s if serving > state.serving else state.raised_s
-    return decision, replace(state, serving=serving, raised_s=raised_s)
+    return decision, replace(state, serving=serving)
 
 
-def _numbers(seen: Observation, state: State, now_s: float) -> Numbers:
+def _remembered(seen: Observation, state: State, now_s: float) -> State:
+    """Take in what arrived, and learn from what ended."""
+    demand, serving = seen.demand, seen.count(Phase.SERVING)
+    state = replace(state, busy_s=remember_busy(seen, state.busy_s, now_s))
+    history = state.history
+    if demand.arrival_rps is not None:
+        load = demand.arrival_rps / seen.capacity_rps
+        history = history.seen(load, demand.over_s, serving, now_s)
+        season = state.season.seen(load, demand.over_s, now_s)
+        state = replace(state, history=history, season=season)
+    if not 0 <= demand.missed <= demand.ended < math.inf or not demand.ended > 0:
+        return state
+    if history.spans_s < LEARNS_AFTER_S:
+        return state
+    window_s = max(_CAUSE_S, _CAUSE_SCRAPES * history.cadence_s)
+    ends = (now_s, now_s - window_s / 2, now_s - window_s)
+    loads = [history.each(end_s - window_s, end_s) for end_s in ends]
+    known = [load for load in loads if load is not None]
+    if not known:
+        return state
+    octave = math.floor(math.log2(1.0 / seen.capacity_rps))
+    judged = Judged(max(known), octave, demand.ended, demand.missed)
+    allowed = 1.0 - seen.service.slo.percentile
+    return replace(state, carried=learn(state.carried, judged, allowed, now_s))
+
+
+def _numbers(seen: Observation, state: State, expected: Forecast | None) -> Numbers:
     serving = max(seen.count(Phase.SERVING), 1)
     known = seen.demand.waiting is not None
     return Numbers(
         arrival_rps=seen.demand.arrival_rps,
-        forecast_rps=forecast_rps(state.samples, seen.start_up_s, now_s),
+        forecast_rps=None if expected is None else expected.load * seen.capacity_rps,
         backlog_requests=backlog(seen.demand, serving) if known else None,
-        capacity_rps=seen.capacity_rps,
+        capacity_rps=seen.capacity_rps * state.carried.ratio,
         lead_s=seen.start_up_s,
         attained_ratio=seen.demand.attained_ratio,
+        prediction_error_ratio=None if expected is None else expected.error_ratio,
+        carried_ratio=state.carried.ratio,
     )
 
 
+def _standbys(seen: Observation, serving: int) -> int:
+    """Standbys beside those that serve, as far as a shared pool has room."""
+    wanted, granted = (seen.service.standbys if serving > 0 else 0), seen.service.bounds.granted
+    return wanted if granted is None else min(wanted, max(granted - serving, 0))
+
+
+def _current(seen: Observation, state: State) -> int:
+    """The count that stands."""
+    return state.serving or max(seen.count(Phase.SERVING), seen.service.bounds.low)
+
+
+def _as_it_is(seen: Observation, state: State, reasons: tuple[Reason, ...]) -> Wanted:
+    """Leave the count alone."""
+    held, _ = bounded((_current(seen, state), ()), seen.service.bounds)
+    return held, reasons
+
+
 def _wanted(
-    seen: Observation, state: State, numbers: Numbers, now_s: float
+    seen: Observation, state: State, before: State, expected: Forecast | None, now_s: float
 ) -> tuple[Wanted, State]:
     """Serving replicas before bounds; holds when nothing fresh is known."""
     bounds = seen.service.bounds
     if not bounds.automatic:
         return (bounds.low, (Reason.FIXED_REPLICAS,)), state
-    current = state.serving or max(seen.count(Phase.SERVING), bounds.low)
-    if numbers.forecast_rps is None or numbers.backlog_requests is None:
+    if bounds.mode is ScalingMode.MANUAL:
+        return _as_it_is(seen, state, (Reason.MANUAL,)), state
+    if is_woken(seen):
+        return (max(bounds.low, 1), (Reason.WOKEN,)), state
+    if is_idle(seen, state.busy_s, now_s):
+        return (0, (Reason.IDLE,)), state
+    current = _current(seen, state)
+    if expected is None or seen.demand.waiting is None:
         blind = seen.count(Phase.SERVING) > 0
         return (current, (Reason.NO_DATA if blind else Reason.STARTING_UP,)), state
-    count, reason = size(
-        numbers.forecast_rps,
-        numbers.backlog_requests,
-        numbers.capacity_rps,
-        current,
-        numbers.lead_s,
+    queued = backlog(seen.demand, max(seen.count(Phase.SERVING), 1))
+    need = Need(
+        forecast=expected.load,
+        queue=work_off(queued, seen.capacity_rps, seen.start_up_s),
+        carried=state.carried.ratio,
+        before=before.carried.ratio,
     )
-    if count <= current and misses_slo(seen, numbers.forecast_rps, now_s - state.raised_s):
-        count, reason = current + 1, Reason.SLO_MISSED
-    wishes = remember_wish(state.wishes, count, current=current, lead_s=numbers.lead_s, now_s=now_s)
-    wanted = slow_in((count, (reason,)), current, wishes)
-    return wanted, replace(state, wishes=wishes)
+    count, reason = size(need, current)
+    window_s = scale_in_window_s(seen.start_up_s, state.history.cadence_s)
+    wish = Wish(now_s, need.replicas(IN_ROOM))
+    wishes = remember_wish(state.wishes, wish, current=current, window_s=window_s)
+    reasons = (reason, Reason.OUT_OF_REACH) if state.carried.out_of_reach else (reason,)
+    return slow_in((count, reasons), current, wishes), replace(state, wishes=wishes)

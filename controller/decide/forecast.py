@@ -1,58 +1,89 @@
-"""Forecast demand over the time that a new replica takes to start.
+"""Forecast the load over the time that a new replica takes to start.
 
 At these horizons the last value forecasts as well as any model; what pays is headroom by
-quantile: how much demand has risen over one lead time before, it may rise again.
+quantile: how much the load has risen over one lead time before, it may rise again. The worse such
+forecasts were, the wider the headroom becomes. A rise that is under way is carried on, and one that
+comes at this time of every day is expected again.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
 
-from controller.decide.types import Sample
+from controller.decide.history import Floats, History
 
-HISTORY_S = 1800.0
 SMOOTHING_S = 20.0
-"""Window of the current level; single scrapes are too noisy to act on."""
-LEAST_SAMPLES = 5
-"""Fewer in the window are an accident, not a level."""
-LEAST_SPANS = 8
-"""Shorter histories, in lead times, would take a single step of the load for a habit."""
-QUANTILE = 0.90
+SMOOTHING_SCRAPES = 4.0
+"""The level is taken over one lead time, but over so many scrapes and seconds at least: a start
+cannot answer what is over before it is done, and single scrapes are too noisy to act on."""
+LEAST_KNOWN_S = 5.0
+"""Less of that time known is an accident, not a level."""
+LEAST_SPANS = 3
+"""Shorter histories, in spans of level and lead, would take one step of the load for a habit."""
+QUANTILE = 0.80
 PRIOR_RISE_RATIO = 0.15
 """Rise expected over a lead time before history shows one."""
+_FAINT = 0.1
+"""Of the mean load: rises from less are measured as if from there; from nothing any is endless."""
 
 
-def remember(
-    samples: tuple[Sample, ...], arrival_rps: float | None, now_s: float
-) -> tuple[Sample, ...]:
-    """Append what was seen, drop what is too old; unknown arrivals leave a gap."""
-    kept = tuple(sample for sample in samples if sample.at_s > now_s - HISTORY_S)
-    return kept if arrival_rps is None else (*kept, Sample(now_s, arrival_rps))
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Load to be ready for within one lead time, in replicas' worth."""
+
+    level: float
+    """What it is now."""
+    rise: float
+    """What it may rise by; 0 or more."""
+    error_ratio: float | None = None
+    """Mean error of having taken a level for the next lead time's; None without history."""
+
+    @property
+    def load(self) -> float:
+        """What to be ready for."""
+        return self.level + self.rise
 
 
-def forecast_rps(samples: tuple[Sample, ...], lead_s: float, now_s: float) -> float | None:
-    """Arrivals a second to be ready for within `lead_s`; None with too few recent samples."""
-    at_s = np.array([sample.at_s for sample in samples])
-    rates = np.array([sample.arrival_rps for sample in samples])
-    recent = at_s > now_s - SMOOTHING_S
-    if recent.sum() < LEAST_SAMPLES:
+def smoothing_s(history: History, lead_s: float) -> float:
+    """Window of the level."""
+    return max(lead_s, SMOOTHING_S, SMOOTHING_SCRAPES * history.cadence_s)
+
+
+def forecast(
+    history: History, lead_s: float, now_s: float, usual_ratio: float | None = None
+) -> Forecast | None:
+    """Forecast from what was seen; None with too little of it lately.
+
+    `usual_ratio`: what the load rises by at this time of every day, over what it is; None: no
+    habit.
+    """
+    window_s = smoothing_s(history, lead_s)
+    level = history.mean(now_s - window_s, now_s)
+    if level is None or history.known_s(now_s - window_s) < LEAST_KNOWN_S:
         return None
-    level = float(rates[recent].mean())
-    return level + _rise(at_s, rates, lead_s, level)
+    span_s = max(lead_s, SMOOTHING_S)
+    before = history.mean(now_s - span_s - window_s, now_s - span_s)
+    trend = max(0.0 if before is None else level - before, (usual_ratio or 0.0) * level)
+    if history.spans_s <= LEAST_SPANS * (span_s + window_s):
+        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend))
+    earlier, later = _pairs(history, window_s, span_s)
+    if not earlier.size:
+        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend))
+    mean = max(float(later.mean()), 1e-9)
+    rises = (later - earlier) / np.maximum(earlier, _FAINT * mean)
+    habit = max(float(np.quantile(rises, QUANTILE)), 0.0) * level
+    return Forecast(level, max(habit, trend), float(np.abs(later - earlier).mean()) / mean)
 
 
-def _rise(
-    at_s: NDArray[np.float64], rates: NDArray[np.float64], lead_s: float, level: float
-) -> float:
-    """Quantile of the rises of the level over one lead time, never negative."""
-    prior = PRIOR_RISE_RATIO * level
-    span = max(lead_s, SMOOTHING_S)
-    starts = np.flatnonzero(at_s <= at_s[-1] - span)
-    if at_s[-1] - at_s[0] < LEAST_SPANS * span or starts.size < LEAST_SAMPLES:
-        return prior
-    totals = np.concatenate([[0.0], np.cumsum(rates)])
+def _pairs(history: History, window_s: float, span_s: float) -> tuple[Floats, Floats]:
+    """Levels, and those of one span later; [pairs] each."""
+    at_s, weight = history.at_s, history.over_s
+    total = np.concatenate([[0.0], np.cumsum(history.load * weight)])
+    known_s = np.concatenate([[0.0], np.cumsum(weight)])
     upper = np.arange(1, at_s.size + 1)
-    lower = np.searchsorted(at_s, at_s - SMOOTHING_S, side="right")
-    smooth = (totals[upper] - totals[lower]) / (upper - lower)
-    later = np.searchsorted(at_s, at_s[starts] + span)
-    rises = smooth[np.minimum(later, at_s.size - 1)] - smooth[starts]
-    return float(max(np.quantile(rises, QUANTILE), 0.0))
+    lower = np.searchsorted(at_s, at_s - window_s, side="right")
+    smooth = (total[upper] - total[lower]) / np.maximum(known_s[upper] - known_s[lower], 1e-9)
+    whole = (at_s - at_s[0] >= window_s) & (at_s <= at_s[-1] - span_s)
+    starts = np.flatnonzero(whole)
+    later = np.minimum(np.searchsorted(at_s, at_s[starts] + span_s), at_s.size - 1)
+    return smooth[starts], smooth[later]

@@ -5,10 +5,13 @@ removed and a standby admitted in the same decision; what was used up is started
 Replicas of an older configuration serve until those of the new one are ready.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from controller.decide.types import Action, Admit, Drain, Reason, Remove, Start, Withdraw
-from controller.observation import COMING, Observation, Phase, ReplicaId
+from controller.decide.types import Action, Admit, Drain, Reason, Remove, Start, State, Withdraw
+from controller.observation import COMING, READY, Observation, Phase, ReplicaId
+
+REPLACE_EVERY_S = 600.0
+"""Between two replicas that are replaced because the detector says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def plan(seen: Observation, serving: int, standby: int) -> Plan:
     fleet = _Fleet(now_serving + admitted, ready[len(admitted) :], seen.ids(*COMING, stale=False))
     old = _retire(seen, serving - len(fleet.serving), wedged)
     if old:
-        reasons.append(Reason.ROLLING_OUT)
+        reasons += _why_retired(seen)
     missing = serving + standby - fleet.size
     if missing > 0 and len(fleet.serving) >= serving > 0:
         reasons.append(Reason.STANDBY_RESTORED)
@@ -61,6 +64,33 @@ def plan(seen: Observation, serving: int, standby: int) -> Plan:
         *old,
     )
     return Plan(actions, tuple(reasons))
+
+
+def choose_unfit(seen: Observation, state: State, now_s: float) -> State:
+    """One unfit replica at a time is replaced, and not the next one at once: it may be the node."""
+    unfit = [s.replica.id for s in seen.sightings if s.unfit and s.replica.phase in READY]
+    if state.replacing in seen.ids(*READY):
+        return state
+    if unfit and now_s - state.replaced_s >= REPLACE_EVERY_S:
+        return replace(state, replacing=unfit[0], replaced_s=now_s)
+    return replace(state, replacing=None)
+
+
+def with_stale(seen: Observation, replica: ReplicaId | None) -> Observation:
+    """Show a replica as one to be replaced as in a rollout: a new one first, then it drains."""
+    if replica is None:
+        return seen
+    sightings = tuple(
+        replace(s, replica=replace(s.replica, stale=True)) if s.replica.id == replica else s
+        for s in seen.sightings
+    )
+    return replace(seen, sightings=sightings)
+
+
+def _why_retired(seen: Observation) -> list[Reason]:
+    stale = [s for s in seen.sightings if s.replica.stale]
+    unfit = [Reason.REPLICA_UNFIT] if any(s.unfit for s in stale) else []
+    return unfit + ([Reason.ROLLING_OUT] if not all(s.unfit for s in stale) else [])
 
 
 def _retire(

@@ -5,14 +5,16 @@ Each is a small function that returns the count and adds its reason when it acte
 
 from dataclasses import replace
 
+from controller.decide.history import BIN_S
 from controller.decide.types import Action, Reason, Start, State, Wish
 from controller.observation import READY, Observation, Phase
 from controller.service import Bounds
 
-SCALE_IN_LEADS = 3.0
+SCALE_IN_LEADS = 2.0
 SCALE_IN_LEAST_S = 30.0
+SCALE_IN_SCRAPES = 18.0
 """Scale-in follows the highest wish of a window of so many start-up times: what is quick to
-have again may be given up soon."""
+have again may be given up soon. Never of fewer scrapes than tell a lull from a trend."""
 
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_LONGEST_S = 60.0
@@ -21,22 +23,27 @@ BACK_OFF_LONGEST_S = 60.0
 Wanted = tuple[int, tuple[Reason, ...]]
 
 
-def scale_in_window_s(lead_s: float) -> float:
-    """How long a wish binds."""
-    return max(SCALE_IN_LEADS * lead_s, SCALE_IN_LEAST_S)
+def scale_in_window_s(lead_s: float, cadence_s: float) -> float:
+    """How long a wish binds; `cadence_s`: between scrapes."""
+    return max(SCALE_IN_LEADS * lead_s, SCALE_IN_SCRAPES * cadence_s, SCALE_IN_LEAST_S)
 
 
 def remember_wish(
-    wishes: tuple[Wish, ...], serving: int, *, current: int, lead_s: float, now_s: float
+    wishes: tuple[Wish, ...], wish: Wish, *, current: int, window_s: float
 ) -> tuple[Wish, ...]:
     """Append a wish and drop those outside the scale-in window.
 
-    An empty window, after a restart or an outage of the signals, begins with what serves
-    now: one scrape is no reason to give up what a whole window had needed.
+    An empty window, after a restart, an outage of the signals or a clock that went back, begins
+    with what serves now: one scrape is no reason to give up what a whole window had needed. Wishes of one sample's
+    time are kept as one, the highest.
     """
-    oldest_s = now_s - scale_in_window_s(lead_s)
-    recent = tuple(wish for wish in wishes if wish.at_s > oldest_s)
-    return (*(recent or (Wish(now_s, current),)), Wish(now_s, serving))
+    recent = tuple(each for each in wishes if wish.at_s - window_s < each.at_s <= wish.at_s)
+    if not recent:
+        return (Wish(wish.at_s, max(current, wish.serving)),)
+    last = recent[-1]
+    if int(last.at_s // BIN_S) == int(wish.at_s // BIN_S):
+        return (*recent[:-1], Wish(last.at_s, max(last.serving, wish.serving)))
+    return (*recent, wish)
 
 
 def slow_in(wanted: Wanted, current: int, wishes: tuple[Wish, ...]) -> Wanted:
@@ -51,7 +58,10 @@ def slow_in(wanted: Wanted, current: int, wishes: tuple[Wish, ...]) -> Wanted:
 def bounded(wanted: Wanted, bounds: Bounds) -> Wanted:
     """Keep within the service's bounds."""
     count, reasons = wanted
-    inside = min(max(count, bounds.low), bounds.high)
+    low = 0 if count == 0 and bounds.zero_after_s is not None else bounds.low
+    inside = min(max(count, low), bounds.high)
+    if bounds.granted is not None and bounds.granted < inside:
+        return bounds.granted, (*reasons, Reason.POOL_SHORT)
     if inside == count:
         return wanted
     return inside, (*reasons, Reason.AT_MAXIMUM if inside < count else Reason.AT_MINIMUM)
@@ -67,7 +77,9 @@ def back_off(seen: Observation, state: State, now_s: float) -> State:
         for s in seen.sightings
         if s.replica.phase is Phase.FAILED and s.replica.ready_s is None
     )
-    new, state = fallen - state.fallen, replace(state, fallen=fallen)
+    soonest_s = min(state.start_after_s, now_s + BACK_OFF_LONGEST_S)  # the clock may go back
+    new = fallen - state.fallen
+    state = replace(state, fallen=fallen, start_after_s=soonest_s)
     if new:
         pause_s = min(BACK_OFF_FIRST_S * 2.0**state.failed_starts, BACK_OFF_LONGEST_S)
         failed = min(state.failed_starts + len(new), 16)

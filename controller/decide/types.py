@@ -1,8 +1,11 @@
 """The values that travel through a decision, and the sentence that explains it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from controller.decide.carried import Carried
+from controller.decide.history import History
+from controller.decide.season import Season
 from controller.observation import ReplicaId
 
 
@@ -26,9 +29,18 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     BACKING_OFF = "BackingOff"
     STARTING_UP = "StartingUp"
+    OUT_OF_REACH = "OutOfReach"
+    ADVISED = "Advised"
+    MANUAL = "Manual"
+    POOL_SHORT = "PoolShort"
+    REPLICA_UNFIT = "ReplicaUnfit"
+    IDLE = "Idle"
+    WOKEN = "Woken"
 
 
-_UPKEEP = (Reason.STANDBY_RESTORED, Reason.ROLLING_OUT, Reason.BACKING_OFF)
+_UPKEEP = (
+    Reason.STANDBY_RESTORED, Reason.ROLLING_OUT, Reason.BACKING_OFF, Reason.REPLICA_UNFIT
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +89,13 @@ class Numbers:
     forecast_rps: float | None
     backlog_requests: float | None
     capacity_rps: float
+    """What one replica carries within the objective: as the twin says, mended by what came."""
     lead_s: float
     attained_ratio: float | None
+    prediction_error_ratio: float | None = None
+    """Mean error of the load's forecasts over the last hour; the headroom widens with it."""
+    carried_ratio: float = 1.0
+    """What a replica carries over what the twin says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ class Decision:
     numbers: Numbers
     message: str
     """The reason as a sentence."""
+    advised: int | None = None
+    """Serving replicas that there should be, where the service asks for advice only."""
 
     @property
     def reason(self) -> Reason:
@@ -103,14 +122,6 @@ class Decision:
         if urgent is not None or not sizing:
             return urgent or self.reasons[-1]
         return self.reasons[-1] if sizing == [Reason.STEADY] else sizing[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Arrivals seen at one moment."""
-
-    at_s: float
-    arrival_rps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +138,13 @@ class State:
 
     serving: int = 0
     """Serving replicas last decided; 0: none yet."""
-    samples: tuple[Sample, ...] = ()
+    history: History = field(default_factory=History)
+    season: Season = field(default_factory=Season)
+    carried: Carried = field(default_factory=Carried)
     wishes: tuple[Wish, ...] = ()
     """Within the scale-in window."""
-    raised_s: float = float("-inf")
-    """When the count last rose."""
+    busy_s: float | None = None
+    """When a request was last known to be under way; None: not yet."""
     failed_starts: int = 0
     """Replicas in a row that failed before they were ready."""
     fallen: frozenset[ReplicaId] = frozenset()
@@ -140,6 +153,10 @@ class State:
     """When the last of them failed."""
     start_after_s: float = float("-inf")
     """No start before this moment."""
+    replacing: ReplicaId | None = None
+    """An unfit replica that is on its way out."""
+    replaced_s: float = float("-inf")
+    """When the last one was found."""
 
 
 _SENTENCES: dict[Reason, str] = {
@@ -159,13 +176,28 @@ _SENTENCES: dict[Reason, str] = {
     Reason.STANDBY_RESTORED: "a new standby is started",
     Reason.STARTING_UP: "no replica serves yet",
     Reason.BACKING_OFF: "replicas fail before they are ready: the next start waits",
+    Reason.OUT_OF_REACH: "requests miss the latency objective even when replicas are idle: more "
+    "would not mend it",
+    Reason.POOL_SHORT: "the pool is short, and others need its GPUs as much or more",
+    Reason.MANUAL: "the number of replicas is left as it is",
+    Reason.REPLICA_UNFIT: "a replica that is slow, or whose GPU fails, is replaced",
+    Reason.ADVISED: "advice only: nothing is scaled",
+    Reason.IDLE: "nobody has asked for a while",
+    Reason.WOKEN: "a request waits for the first replica",
     Reason.ROLLING_OUT: "replicas of the former configuration are replaced",
 }
 
 
-def explain(serving: int, standby: int, reasons: tuple[Reason, ...], numbers: Numbers) -> str:
+def explain(
+    serving: int,
+    standby: int,
+    reasons: tuple[Reason, ...],
+    numbers: Numbers,
+    advised: int | None = None,
+) -> str:
     """Write the sentence a person reads in status, events, log and console."""
     replicas = f"{serving} serving" + (f" + {standby} standby" if standby else "")
+    replicas += "" if advised is None else f", {advised} advised"
     told = [reason for reason in reasons if reason is not Reason.STEADY] or reasons
     story = "; ".join(dict.fromkeys(_SENTENCES[reason] for reason in told))
     if numbers.forecast_rps is None:

@@ -7,6 +7,7 @@ from typing import Any
 from controller.api import GROUP, VERSION
 from controller.decide import Decision
 from controller.kube.objects import Meta
+from monitor.findings import Finding, Severity
 
 _NOTE_LIMIT = 1024
 CONTROLLER = f"{GROUP}/operator"
@@ -15,6 +16,13 @@ CONTROLLER = f"{GROUP}/operator"
 def decision_event(meta: Meta, decision: Decision, now: str) -> dict[str, Any]:
     """Tell a decision; `now` is RFC 3339 in whole seconds."""
     return _event(meta, "Normal", str(decision.reason), decision.message, now)
+
+
+def finding_event(meta: Meta, finding: Finding, now: str) -> dict[str, Any]:
+    """Tell what the detector found."""
+    kind = "Normal" if finding.severity is Severity.INFO else "Warning"
+    note = finding.message + (f"; {finding.mend}" if finding.mend else "")
+    return _event(meta, kind, finding.cause, note, now)
 
 
 def configuration_event(meta: Meta, why: str, now: str) -> dict[str, Any]:

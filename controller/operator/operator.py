@@ -1,4 +1,4 @@
-"""The operator: three watches, and a worker per LLMService.
+"""The operator: four watches, and a worker per LLMService.
 
 Nothing is decided before the caches have synced: a pod that is not yet seen would be
 started again.
@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import aiohttp
 import msgspec
@@ -21,8 +22,10 @@ from controller.kube.objects import Custom, Pod
 from controller.kube.reflector import Key
 from controller.metrics import Metrics
 from controller.operator import labels
+from controller.operator.gpu_health import GpuHealth
 from controller.operator.manifests import Images
 from controller.operator.service_worker import ServiceWorker, Surroundings
+from controller.pools import Pools
 from controller.runtimes.kubernetes import KubernetesRuntime
 from controller.service import service_id
 from controller.view import ServiceView, view_service
@@ -33,11 +36,25 @@ from profiler.profile import EngineProfile
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all services have in common."""
+
+    gpu_metrics: tuple[str, ...] = ()
+    """URLs of DCGM exporters."""
+    pools: Pools = field(default_factory=Pools)
+
+
 class Operator:
     """Runs every LLMService of one namespace, or of all."""
 
     def __init__(
-        self, client: KubeClient, http: aiohttp.ClientSession, images: Images, namespace: str
+        self,
+        client: KubeClient,
+        http: aiohttp.ClientSession,
+        images: Images,
+        namespace: str,
+        shared: Shared,
     ) -> None:
         where = f"/namespaces/{namespace}" if namespace else ""
         custom = f"/apis/{GROUP}/{VERSION}{where}"
@@ -51,21 +68,31 @@ class Operator:
             self._runtime.take,
             f"{labels.MANAGED_BY}={labels.MANAGER},{labels.TEMPLATE}",
         )
+        self._routers = Reflector(
+            client,
+            f"/api/v1{where}/pods",
+            Pod,
+            self._runtime.take_router,
+            f"{labels.MANAGED_BY}={labels.MANAGER},{labels.ROLE}={labels.ROLE_ROUTER}",
+        )
+        self._gpus = GpuHealth(http, shared.gpu_metrics)
         self._workers: dict[Key, tuple[ServiceWorker, asyncio.Task[None]]] = {}
         self.metrics = Metrics(self.views)
         self._around = Surroundings(
             client, self._runtime, images, http, self._profiles_in, monotonic_s, wall_s,
-            self.metrics,
+            self.metrics, self._gpus, shared.pools,
         )  # fmt: skip
         self._working = False
 
     async def run(self) -> None:
         """Watch and work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for reflector in (self._pods, self._profiles, self._services):
+            reflectors = (self._pods, self._routers, self._profiles, self._services)
+            for reflector in reflectors:
                 group.create_task(reflector.run())
-            for reflector in (self._pods, self._profiles, self._services):
+            for reflector in reflectors:
                 await reflector.synced.wait()
+            group.create_task(self._gpus.run())
             log.info("in sync: %d services", len(self._services.items))
             self._working = True
             for key, item in self._services.items.items():
@@ -93,6 +120,7 @@ class Operator:
                 known[1].cancel()
                 del self._workers[key]
                 self._runtime.forget(service_id(*key))
+                self._around.pools.forget(service_id(*key))
                 self.metrics.forget(*key)
         elif known is None:
             worker = ServiceWorker(self._around, item)
@@ -117,9 +145,10 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator_of(images: Images, namespace: str) -> AsyncIterator[Operator]:
+async def operator_of(images: Images, namespace: str, shared: Shared) -> AsyncIterator[Operator]:
     """Connect to the cluster; raises `Refused` when there is none to talk to."""
     credentials = await asyncio.to_thread(Credentials)
     api = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=api) as session, aiohttp.ClientSession() as http:
-        yield Operator(KubeClient(session, credentials), http, images, namespace)
+        client = KubeClient(session, credentials)
+        yield Operator(client, http, images, namespace, shared)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -24,10 +25,17 @@ from controller.kube import Conflict, KubeClient, NotFound
 from controller.kube.objects import Custom
 from controller.loop import Outcome, Publish, ServiceLoop, publish_to_nobody
 from controller.metrics import Metrics
-from controller.operator.events import configuration_event, decision_event, warning_event
+from controller.operator.events import (
+    configuration_event,
+    decision_event,
+    finding_event,
+    warning_event,
+)
+from controller.operator.gpu_health import GpuHealth
 from controller.operator.manifests import Images, Owner, endpoint, router_objects
 from controller.operator.paths import path_of
 from controller.operator.status import in_force, refused_status, status_of
+from controller.pools import Pools
 from controller.runtimes.kubernetes import KubernetesRuntime
 from controller.service import Service, resolve_service
 from profiler.errors import DoesNotFit, MissesObjective, Refused, RetryLater, WhaleFluxError
@@ -56,6 +64,8 @@ class Surroundings:
     now_s: Callable[[], float]
     wall_s: Callable[[], float]
     metrics: Metrics
+    gpus: GpuHealth
+    pools: Pools
 
 
 class ServiceWorker:
@@ -70,6 +80,8 @@ class ServiceWorker:
         self._written: LLMServiceStatus | None = None
         self._told = 0.0
         """Moment of the last decision that became an event."""
+        self._found: frozenset[tuple[str, str, str]] = frozenset()
+        """Findings that became events and still hold."""
         self._count: Publish = publish_to_nobody
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=1)
 
@@ -130,12 +142,14 @@ class ServiceWorker:
 
     async def _run_until_changed(self, service: Service) -> None:
         """Run the loop; decision state goes on over a change of the spec."""
-        state = self.loop.state if self.loop is not None else State(serving=self._former(service))
+        state = self.loop.state if self.loop is not None else self._former(service)
         around = self._around
         self._count = around.metrics.watching(service, around.now_s)
         self.loop = ServiceLoop(
             service, around.runtime, around.http, around.now_s, self._publish, state
         )
+        self.loop.gpus = partial(around.gpus.of, service.namespace)
+        self.loop.pools = around.pools
         work = [asyncio.create_task(self.loop.run()), asyncio.create_task(self._write_forever())]
         waiter = asyncio.create_task(self._changed.wait())
         try:
@@ -147,10 +161,13 @@ class ServiceWorker:
                 task.cancel()
             await asyncio.gather(*work, waiter, return_exceptions=True)
 
-    def _former(self, service: Service) -> int:
-        """Serving replicas decided before a restart, from the status."""
-        wanted = self._status.desired_replicas
-        return min(max(wanted, service.bounds.low), service.bounds.high) if wanted else 0
+    def _former(self, service: Service) -> State:
+        """What was decided before a restart, from the status; that none should serve, too."""
+        wanted, bounds = self._status.desired_replicas, service.bounds
+        if wanted:
+            return State(serving=min(max(wanted, bounds.low), bounds.high))
+        slept = self._status.observed_generation > 0 and bounds.zero_after_s is not None
+        return State(busy_s=float("-inf")) if slept else State()
 
     async def _keep_running_until_changed(self, pause_s: float) -> None:
         """What ran keeps running while the new spec is refused."""
@@ -189,6 +206,10 @@ class ServiceWorker:
         if last is not None and last.at_s > self._told:
             self._told = last.at_s
             await self._tell(decision_event(self._item.metadata, last.decision, self._now()))
+        for finding in outcome.seen.findings:
+            if finding.key not in self._found:
+                await self._tell(finding_event(self._item.metadata, finding, self._now()))
+        self._found = frozenset(finding.key for finding in outcome.seen.findings)
 
     async def _refuse(self, error: Refused) -> None:
         reason = _REASONS.get(type(error), "InvalidSpec")

@@ -15,10 +15,12 @@ from controller.api.status import (
     ReplicasByRole,
 )
 from controller.configure import InForce
+from controller.decide import Numbers
 from controller.loop import Logged, Outcome
 from controller.observation import COMING, Observation, Phase
 from controller.operator import labels
 from controller.service import Service
+from monitor.findings import Severity, by_severity
 from profiler.configuration import Configuration
 from profiler.errors import Refused
 
@@ -29,6 +31,11 @@ ACCEPTED, AVAILABLE, OBSERVED, SLO_ATTAINED, READY = (
     "SLOAttained",
     "Ready",
 )
+HEALTHY, PREDICTED = "Healthy", "Predicted"
+FORECASTS_FAIL_AT = 0.5
+"""Mean error of the load's forecasts from which they are no guide."""
+TWIN_FAILS_AT = 2.0
+"""Factor between what replicas carry and what the twin says from which it is wrong."""
 
 
 def status_of(
@@ -42,14 +49,20 @@ def status_of(
         observed_generation=service.generation,
         replicas=seen.count(Phase.SERVING),
         desired_replicas=decision.serving,
+        advised_replicas=decision.advised,
+        prediction_error_percent=_percent(decision.numbers.prediction_error_ratio),
         selector=labels.selector(service.name, labels.ROLE_SERVING),
         replicas_by_role=_roles(seen),
         endpoint=endpoint,
-        slo_attainment_percent="" if attained is None else f"{100 * attained:.0f}",
-        configuration=_configuration(service, seen.capacity_rps),
+        slo_attainment_percent=_percent(attained),
+        configuration=_configuration(service, decision.numbers.capacity_rps),
         last_decision=_last_decision(last, former, now),
         conditions=conditions,
     )
+
+
+def _percent(ratio: float | None) -> str:
+    return "" if ratio is None else f"{100 * ratio:.0f}"
 
 
 def refused_status(
@@ -91,6 +104,8 @@ def _conditions(outcome: Outcome) -> list[Condition]:
         available,
         observed,
         _slo(seen),
+        _healthy(seen),
+        _predicted(decision.numbers),
     ]
     ready = serving >= min(wanted, max(seen.service.bounds.low, 1)) and available.status == "True"
     reason = (
@@ -120,6 +135,35 @@ def _slo(seen: Observation) -> Condition:
     return _condition(
         SLO_ATTAINED, attained >= percentile, "WithinObjective", "ObjectiveMissed",
         f"objective: {percentile:.0%} of requests within the bounds",
+    )  # fmt: skip
+
+
+def _healthy(seen: Observation) -> Condition:
+    """Whether the detector finds nothing that harms; the worst of it otherwise."""
+    harm = [f for f in by_severity(seen.findings) if f.severity is not Severity.INFO]
+    if not harm:
+        return _condition(HEALTHY, True, "NothingFound", "", "")
+    worst = harm[0]
+    more = f" ({len(harm) - 1} more)" if len(harm) > 1 else ""
+    mend = f": {worst.mend}" if worst.mend else ""
+    return _condition(HEALTHY, False, "", worst.cause, f"{worst.message}{mend}{more}")
+
+
+def _predicted(numbers: Numbers) -> Condition:
+    """Whether what was predicted is what came."""
+    error, carried = numbers.prediction_error_ratio, numbers.carried_ratio
+    if error is None:
+        return Condition(
+            type=PREDICTED, status="Unknown", reason="TooLittleSeen",
+            message="no forecast is old enough to be judged", last_transition_time="",
+        )  # fmt: skip
+    if not 1 / TWIN_FAILS_AT < carried < TWIN_FAILS_AT:
+        message = "what replicas carry is far from what the profile says: recalibrate it"
+        return _condition(PREDICTED, False, "", "CapacityOff", message)
+    return _condition(
+        PREDICTED, error < FORECASTS_FAIL_AT, "WithinError", "LoadErratic",
+        "" if error < FORECASTS_FAIL_AT else "the load is seldom what was forecast: headroom is "
+        "wide, and standbys help more than forecasts",
     )  # fmt: skip
 
 

@@ -1,32 +1,16 @@
 """The detector in a replay: what scrapes show, as the live loop would read it.
 
-A policy may keep a `Watch` and the last `FleetReading` in its state and be as wise as the live
-loop; and what the detector would have found in a trace can be told before it is trusted.
+Our policy keeps a `Watch` and the last `FleetReading` in its state, and is as wise as the live
+loop; so what the detector would have done to a trace is told before it is trusted.
 """
 
 from dataclasses import replace
 from math import inf
 
 from controller.replay.policy import Fleet, ReplicaSample, Scrape
-from controller.replay.served import Served
-from controller.replay.terms import Terms
 from monitor import EngineSignals, Histogram
-from monitor.detectors.reading import Expectation, FleetReading, ReplicaReading
+from monitor.detectors.reading import FleetReading, ReplicaReading
 from profiler.scheduler import Limits
-
-
-def expectation(served: Served, terms: Terms) -> Expectation:
-    """What a replay's service was sized for."""
-    return Expectation(
-        slo=served.slo,
-        cost=served.cost,
-        limits=served.limits,
-        capacity_rps=served.capacity.rate_rps,
-        mean_input_tokens=served.workload.mean_input_tokens,
-        mean_output_tokens=served.workload.mean_output_tokens,
-        scrape_s=terms.scrape_s,
-        start_up_s=terms.start_up_s,
-    )
 
 
 def fleet_reading(

@@ -1,22 +1,19 @@
 """Our own policy: what scrapes show made into an `Observation`, and `decide` asked, unchanged.
 
 What the live loop knows of each replica a policy in a replay has to conclude from counts: a
-replica that is missing died, or failed to start. Two things differ from the live loop, whose
-ticks and scrapes are a second apart. Standbys are none, for the terms are equal. And a scrape
-that spans many seconds is laid out as samples along them, since `decide` takes a level only
-from five within 20 s; with scrapes of 4 s and less nothing is added.
+replica that is missing died, or failed to start. Standbys are none, for the terms are equal.
 """
 
 import math
 import statistics
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from controller.api.llmservice import EngineType
+from controller.capacity_book import CapacityBook, Lengths
 from controller.configure import Origin
 from controller.decide import Decision, Drain, Remove, Start, State, decide
-from controller.decide.types import Sample
+from controller.decide.protect import REPLACE_EVERY_S
+from controller.detect import expectation_of, unfit
 from controller.observation import (
     Demand,
     Load,
@@ -26,21 +23,34 @@ from controller.observation import (
     ReplicaId,
     Sighting,
 )
+from controller.observe import ATTAINMENT_WINDOW_S
+from controller.replay.detection import fleet_reading
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 from controller.replay.served import Served
 from controller.replay.terms import Terms
 from controller.service import Bounds, Service, service_id
+from monitor.detectors.reading import FleetReading
+from monitor.detectors.watch import Watch
+from monitor.findings import Finding
 from profiler.slo import Slo
+from recommender import Station, calm_capacity_rps
 
-ATTAINMENT_WINDOW_S = 30.0
-"""As the live observer's."""
-_SAMPLE_S = 4.0
 _START_UPS_KEPT = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """Requests that a scrape told of."""
+
+    at_s: float
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
-    """How many requests a scrape told of, and the share within the SLO."""
+    """How many of them were judged, and the share within the SLO."""
 
     at_s: float
     requests: int
@@ -63,12 +73,16 @@ class Memory:
     lost: int = 0
     """Replicas that were missing so far: names for the next."""
     judged: tuple[Judged, ...] = ()
-    cadence_s: float = math.inf
-    """Shortest interval that a scrape counted: after missed ones it is longer."""
+    ended: tuple[Ended, ...] = ()
     scraped_s: float = -math.inf
     """The last scrape taken in."""
     capacity_rps: float = 0.0
     """At the lengths seen last."""
+    watch: Watch = field(default_factory=Watch)
+    reading: FleetReading | None = None
+    findings: tuple[Finding, ...] = ()
+    replaced_s: float = -math.inf
+    """When a replica was last found unfit, and its successor asked for."""
 
 
 class Ours:
@@ -79,6 +93,8 @@ class Ours:
     def __init__(self, service: Service, interval_s: float = 15.0) -> None:
         self.service = service
         self.interval_s = interval_s
+        self._book = CapacityBook(service)
+        self._expected = replace(expectation_of(service), scrape_s=interval_s)
 
     def start(self, known: Known) -> Memory:
         """Begin as after a restart."""
@@ -90,7 +106,11 @@ class Ours:
         """Observe, decide, and say how many replicas the actions would leave."""
         seen, memory = self.observe(scrape, fleet, state, now_s)
         decision, after = decide(seen, memory.state, now_s)
-        wish = Wish(_left(decision, seen), decision.message)
+        bad = unfit(seen.findings)
+        due = now_s - memory.replaced_s >= REPLACE_EVERY_S
+        wish = Wish(_left(decision, seen), decision.message, min(bad) if bad and due else "")
+        if wish.replace:
+            memory = replace(memory, replaced_s=now_s)
         return wish, _acted(replace(memory, state=after), decision, now_s)
 
     def observe(
@@ -102,39 +122,47 @@ class Ours:
         new = scrape is not None and scrape.at_s > memory.scraped_s
         if scrape is not None and new:
             memory = self._taken_in(scrape, memory, now_s)
+        memory = self._looked_at(scrape, fleet, memory, now_s)
         sound = scrape is not None and _is_sound(scrape, min(known_before, fleet.serving))
         demand = Demand(None, None, _attained(memory.judged))
         if scrape is not None and sound:
-            if new and memory.cadence_s > _SAMPLE_S:
-                memory = replace(memory, state=_laid_out(memory.state, scrape, now_s))
-            arrival_rps = scrape.arrivals / scrape.since_s if new else None
-            waiting = scrape.waiting + scrape.gateway_waiting
-            demand = Demand(arrival_rps, waiting, demand.attained_ratio)
+            demand = replace(demand, waiting=scrape.waiting + scrape.gateway_waiting)
+            if new:
+                demand = _with_arrivals(demand, scrape, memory.judged)
+        held = None if scrape is None else float(scrape.gateway_waiting)
         return Observation(
             service=self.service,
             sightings=(*_sightings(memory, scrape if sound else None), *fallen),
-            demand=demand,
+            demand=replace(demand, held=held),
             capacity_rps=memory.capacity_rps,
             start_up_s=_start_up_s(memory),
+            findings=memory.findings,
         ), memory
+
+    def _looked_at(
+        self, scrape: Scrape | None, fleet: Fleet, memory: Memory, now_s: float
+    ) -> Memory:
+        """Let the detector look, as the live loop does."""
+        reading = fleet_reading(scrape, fleet, self._expected.limits, memory.reading)
+        watch, findings = memory.watch.seen(reading, self._expected, now_s)
+        return replace(memory, watch=watch, reading=reading, findings=findings)
 
     def _taken_in(self, scrape: Scrape, memory: Memory, now_s: float) -> Memory:
         """Judge its requests, and look up what a replica carries of their lengths."""
-        slo, service = self.service.slo, self.service
-        judged = tuple(j for j in memory.judged if j.at_s > now_s - ATTAINMENT_WINDOW_S)
-        judged += _judged(scrape, slo)
-        capacity_rps = memory.capacity_rps
-        surface = service.profile.surface(service.configuration, slo)
-        if surface is not None and scrape.input_tokens:
-            lengths = (float(np.mean(scrape.input_tokens)), float(np.mean(scrape.output_tokens)))
-            at = (*lengths, service.workload.cv)
-            capacity_rps = (surface.covers(*at) and surface.rate_rps(*at)) or capacity_rps
+        since_s = now_s - ATTAINMENT_WINDOW_S
+        judged = tuple(j for j in memory.judged if j.at_s > since_s)
+        ended = tuple(e for e in memory.ended if e.at_s > since_s)
+        if scrape.input_tokens:
+            sums = sum(scrape.input_tokens), sum(scrape.output_tokens)
+            ended = (*ended, Ended(scrape.at_s, len(scrape.input_tokens), *sums))
+        lengths, serving = _lengths(ended), len(memory.serving)
+        capacity_rps = self._book.rate_rps(lengths, serving=serving) if lengths else None
         return replace(
             memory,
-            judged=judged,
-            cadence_s=min(memory.cadence_s, scrape.since_s),
+            judged=(*judged, *_judged(scrape, self.service.slo)),
+            ended=ended,
             scraped_s=scrape.at_s,
-            capacity_rps=capacity_rps,
+            capacity_rps=capacity_rps or memory.capacity_rps,
         )
 
 
@@ -159,6 +187,9 @@ def service_of(served: Served, terms: Terms) -> Service:
         profile=served.profile,
         configuration=served.configuration,
         capacity=served.capacity,
+        calm_rps=calm_capacity_rps(
+            Station.of(served.profile, served.configuration), served.workload, served.slo
+        ),
         workload=served.workload,
         origin=Origin.RECOMMENDED,
     )
@@ -280,12 +311,21 @@ def _attained(judged: tuple[Judged, ...]) -> float | None:
     return sum(j.ratio * j.requests for j in judged) / requests if requests else None
 
 
-def _laid_out(state: State, scrape: Scrape, now_s: float) -> State:
-    """Lay the mean rate of a long interval out along it; its end is `decide`'s own sample."""
-    parts = math.ceil(scrape.since_s / _SAMPLE_S)
-    rate_rps, last_s = scrape.arrivals / scrape.since_s, -math.inf
-    if state.samples:
-        last_s = state.samples[-1].at_s
-    moments = (now_s - scrape.since_s * part / parts for part in range(parts - 1, 0, -1))
-    added = tuple(Sample(at_s, rate_rps) for at_s in moments if at_s > last_s)
-    return replace(state, samples=(*state.samples, *added))
+def _with_arrivals(demand: Demand, scrape: Scrape, judged: tuple[Judged, ...]) -> Demand:
+    """What came, and what ended, since the scrape before."""
+    last = judged[-1] if judged and judged[-1].at_s == scrape.at_s else None
+    return replace(
+        demand,
+        arrival_rps=scrape.arrivals / scrape.since_s,
+        over_s=scrape.since_s,
+        ended=0.0 if last is None else float(last.requests),
+        missed=0.0 if last is None else last.requests * (1.0 - last.ratio),
+    )
+
+
+def _lengths(ended: tuple[Ended, ...]) -> Lengths | None:
+    requests = sum(e.requests for e in ended)
+    if not requests:
+        return None
+    inputs, outputs = (sum(e.input_tokens for e in ended), sum(e.output_tokens for e in ended))
+    return Lengths(float(requests), inputs / requests, outputs / requests)

@@ -119,14 +119,20 @@ class Wish:
     replicas: int
     """Serving and starting together, before bounds."""
     reason: str = ""
+    replace: str = ""
+    """A serving replica whose place a new one shall take once it is ready; empty: none."""
 
 
 class Policy(Protocol):
     """A scaling policy: pure, its state passed in and out."""
 
-    name: str
-    interval_s: float
-    """Between its ticks."""
+    @property
+    def name(self) -> str:
+        """As reports call it."""
+
+    @property
+    def interval_s(self) -> float:
+        """Between its ticks."""
 
     def start(self, known: Known) -> Any:
         """Give the state to begin with."""

@@ -81,6 +81,9 @@ class Asked:
         fleet = self.world.fleet(now_s)
         wish, self.state = self.decided(self.policy, fleet, now_s)
         self.carry_out(self.bounded(wish, fleet), wish.reason, now_s)
+        if wish.replace and self.world.replace(wish.replace, now_s):
+            count = fleet.serving + fleet.starting
+            self._changes.append(Change(now_s, count, count, f"{wish.replace} is replaced"))
 
     def decided(self, policy: Policy, fleet: Fleet, now_s: float) -> tuple[Wish, Any]:
         """What a policy wants, shown the last scrape, and its state after."""

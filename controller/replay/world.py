@@ -79,6 +79,8 @@ class World:
         self._gateway = np.zeros(0, np.int64)
         """Rows that wait until somebody serves."""
         self._ground = ground or Nodes(terms)
+        self._follows: dict[int, Replica] = {}
+        """Whose place a replica that starts shall take, by its number."""
         self._spots: dict[int, Spot] = {}
         """Where each stands, by number."""
         self._chance = np.random.default_rng((terms.seed, 2))
@@ -183,8 +185,12 @@ class World:
 
     @property
     def starting(self) -> list[Replica]:
-        """Those asked for and not ready, oldest first."""
-        return [replica for replica in self.replicas if replica.phase is Phase.STARTING]
+        """Those asked for and not ready, oldest first; no successors of others."""
+        return [
+            replica
+            for replica in self.replicas
+            if replica.phase is Phase.STARTING and replica.number not in self._follows
+        ]
 
     def fleet(self, now_s: float) -> Fleet:
         """What the runtime knows; who waits for room is starting, as a pending Pod is."""
@@ -204,6 +210,16 @@ class World:
             self._give_up(replica, now_s)
         while self.place(now_s):
             pass
+
+    def replace(self, name: str, now_s: float) -> bool:
+        """Start a successor of one that serves, which is given up once that is ready."""
+        followed = [replica.number for replica in self._follows.values()]
+        old = next((r for r in self.serving if r.name == name and r.number not in followed), None)
+        spot = self._ground.take(now_s) if old is not None else None
+        if old is None or spot is None:
+            return False
+        self._follows[self._start(spot, now_s).number] = old
+        return True
 
     def place(self, now_s: float) -> bool:
         """Start who has waited longest for room, if there is some."""
@@ -225,7 +241,7 @@ class World:
                 replica.slow_down(slow.factor)
         return replica
 
-    def _start(self, spot: Spot, now_s: float) -> None:
+    def _start(self, spot: Spot, now_s: float) -> Replica:
         faults, replica = self._terms.faults, self._new(spot, now_s)
         lasts_s = spot.start_up_s
         for long in faults.long_starts:
@@ -234,11 +250,18 @@ class World:
         fails = any(f.span.holds(now_s) and lot < f.ratio for f in faults.failed_starts)
         act = self._fall if fails else self._ready
         self.plan(now_s + lasts_s, Turn.READY, partial(act, replica))
+        return replica
 
     def _ready(self, replica: Replica, now_s: float) -> None:
         if replica.phase is not Phase.STARTING:
             return
+        old = self._follows.pop(replica.number, None)
+        if old is not None and old.phase is not Phase.SERVING:
+            self._end(replica, now_s)  # whom it was to follow is not needed any more
+            return
         replica.phase, replica.ready_s = Phase.SERVING, now_s
+        if old is not None:
+            self._give_up(old, now_s)
         rows, self._gateway = self._gateway, self._gateway[:0]
         self._resend(rows, now_s)
 
@@ -253,6 +276,7 @@ class World:
         replica.phase, replica.drained_s = Phase.DRAINING, now_s
 
     def _end(self, replica: Replica, at_s: float) -> None:
+        self._follows.pop(replica.number, None)
         replica.phase, replica.gone_s = Phase.GONE, at_s
         self.replicas.remove(replica)
         self.gone.append(replica)
@@ -282,7 +306,7 @@ class World:
                 self._ready(self._new(spot, now_s), now_s)
 
     def _vanish(self, now_s: float) -> None:
-        self.scale_to(0, now_s)
+        self._end_all(now_s)
         self._gateway = self._gateway[:0]
 
     def _lose_node(self, node: int, now_s: float) -> None:
@@ -315,5 +339,11 @@ class World:
 
     def close(self, now_s: float) -> None:
         """End everything: starts are given up, what serves finishes what it has."""
-        self.scale_to(0, now_s)
+        self._end_all(now_s)
         self.sync(np.inf)
+
+    def _end_all(self, now_s: float) -> None:
+        successors = [replica for replica in self.replicas if replica.number in self._follows]
+        for replica in successors:
+            self._end(replica, now_s)
+        self.scale_to(0, now_s)

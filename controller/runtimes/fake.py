@@ -57,6 +57,10 @@ class FakeRuntime:
         """Wait for a change."""
         await self._changes.wait(service)
 
+    def router_metrics(self, service: ServiceId) -> str | None:
+        """There is no router."""
+        return None
+
     def endpoint(self, service: ServiceId) -> str | None:
         """Give no address: nothing listens."""
         return None

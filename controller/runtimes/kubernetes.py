@@ -16,6 +16,7 @@ from controller.observation import Phase, Replica, ReplicaId
 from controller.operator import labels
 from controller.operator.manifests import (
     ENGINE_PORT,
+    ROUTER_METRICS_PORT,
     Images,
     Owner,
     endpoint,
@@ -51,6 +52,8 @@ class KubernetesRuntime:
         """Pods created whose watch event has not come, and when: counted once, started once."""
         self._ready_at: dict[Key, datetime] = {}
         """When pods were first seen ready: one that failed later did not fail to start."""
+        self._routers: dict[Key, tuple[ServiceId, str]] = {}
+        """Service and address of each router's pod."""
         self._changes = Changes()
 
     def serve(self, service: Service, owner: Owner) -> None:
@@ -79,6 +82,13 @@ class KubernetesRuntime:
             self._ready_at.setdefault(key, ready.last_transition_time)
         self._awaited.get(service, {}).pop(name, None)
         self._changes.note(service)
+
+    def take_router(self, key: Key, pod: Pod | None) -> None:
+        """Take a change of a router's pod in."""
+        self._routers.pop(key, None)
+        if pod is not None and pod.status.pod_ip:
+            service = service_id(key[0], pod.metadata.labels.get(labels.SERVICE, ""))
+            self._routers[key] = service, pod.status.pod_ip
 
     async def start(self, service: Service, count: int) -> None:
         """Create pods."""
@@ -133,6 +143,12 @@ class KubernetesRuntime:
         """Address of the router's Service."""
         known = self._services.get(service)
         return None if known is None else endpoint(known)
+
+    def router_metrics(self, service: ServiceId) -> str | None:
+        """Metrics of the router's pod."""
+        found = (address for of, address in self._routers.values() if of == service)
+        address = next(found, None)
+        return None if address is None else f"http://{address}:{ROUTER_METRICS_PORT}/metrics"
 
     async def _set_role(self, service: Service, replica: ReplicaId, role: str) -> None:
         body = {"metadata": {"labels": {labels.ROLE: role}}}

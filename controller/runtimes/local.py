@@ -137,6 +137,11 @@ class LocalRuntime:
         """Wait for a change."""
         await self._changes.wait(service)
 
+    def router_metrics(self, service: ServiceId) -> str | None:
+        """Metrics of the service's router."""
+        router = self._routers.get(service)
+        return None if router is None else router.metrics_url
+
     def endpoint(self, service: ServiceId) -> str | None:
         """Address of the router."""
         router = self._routers.get(service)
@@ -191,9 +196,11 @@ class LocalRuntime:
             process.signal(signal.SIGKILL)
 
     async def _start_router(self, service: ServiceId, name: str, port: int) -> None:
-        command = router_command(sys.executable, HOST, port, free_port(HOST))
+        metrics_port = free_port(HOST)
+        command = router_command(sys.executable, HOST, port, metrics_port)
         process = await self._processes.spawn(f"{name}-router", command)
-        router = LocalRouter(self._http, f"http://{HOST}:{port}", process)
+        metrics = f"http://{HOST}:{metrics_port}/metrics"
+        router = LocalRouter(self._http, f"http://{HOST}:{port}", metrics, process)
         try:
             await router.ready(ROUTER_READY_S)
         except RetryLater:

@@ -36,3 +36,6 @@ class Runtime(Protocol):
 
     def endpoint(self, service: ServiceId) -> str | None:
         """Address that clients use; None until there is one."""
+
+    def router_metrics(self, service: ServiceId) -> str | None:
+        """Address of the router's own metrics; None where it is not known."""

@@ -44,9 +44,12 @@ def router_command(python: str, host: str, port: int, metrics_port: int) -> tupl
 class LocalRouter:
     """One router process and its worker list."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, process: Process) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, url: str, metrics_url: str, process: Process
+    ) -> None:
         self._http = http
         self.url = url
+        self.metrics_url = metrics_url
         self.process = process
 
     async def ready(self, timeout_s: float) -> None:

@@ -245,7 +245,7 @@ async def test_falling_load_drains_the_surplus_replica_and_loses_nothing(
 ) -> None:
     _, surplus = await two_serving(plane, seed=5)
     family = family_of(surplus)
-    scale_in_s = scale_in_window_s(longest_start_s(plane)) + SCALE_IN_MARGIN_S
+    scale_in_s = scale_in_window_s(longest_start_s(plane), 5.0) + SCALE_IN_MARGIN_S
     async with in_flight(target(plane, 6), 3, 64, 240) as outcomes:
         draining = await eventually(
             lambda: replicas(plane, Phase.DRAINING),

@@ -14,6 +14,10 @@ from monitor.findings import Finding, Kind
 Key = tuple[Kind, str, str]
 
 
+_ACTED_ON = (Kind.WEDGED_ENGINE,)
+"""Ended at once: an engine that makes tokens again must not be replaced for what it was."""
+
+
 class Suspicion(NamedTuple):
     """A finding, should it hold for so long."""
 
@@ -44,5 +48,9 @@ class Gate:
             since_s = min(finding.since_s, before.since_s) if before else finding.since_s
             passed = now_s - since_s >= hold_s or (before is not None and before.passed)
             held[finding.key] = _Held(since_s, now_s, replace(finding, since_s=since_s), passed)
-        findings = tuple(kept.finding for kept in held.values() if kept.passed)
+        findings = tuple(
+            kept.finding
+            for kept in held.values()
+            if kept.passed and (kept.last_s == now_s or kept.finding.kind not in _ACTED_ON)
+        )
         return Gate(held), findings

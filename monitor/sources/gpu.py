@@ -6,7 +6,7 @@ needs a driver. What a card does not say is None.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,17 +32,31 @@ _LINKS = (
 _WANTED = (_XID, _ECC, _PENDING, _FAILED, *_REASONS, _HEAT, *_LINKS)
 
 
-def read_gpus(page: bytes, pod: str | None = None) -> tuple[GpuReading, ...]:
-    """Read the GPUs of a DCGM exporter's page; those of one pod, where it is named."""
+Owner = tuple[str, str]
+"""Namespace and pod that hold a GPU; empty where nobody is named."""
+
+
+def read_gpus_of_pods(page: bytes) -> dict[Owner, tuple[GpuReading, ...]]:
+    """Read the GPUs of a DCGM exporter's page by the pod that holds each."""
     seen = read_exposition(page, _WANTED)
-    gpus: dict[str, dict[str, float]] = defaultdict(dict)
+    pods: dict[Owner, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for name, samples in seen.samples.items():
         for labels, value in samples:
-            owner = labels.get("exported_pod", labels.get("pod"))
             index = labels.get("UUID", labels.get("gpu"))
-            if index is not None and (pod is None or owner == pod) and known(value) is not None:
-                gpus[index][name] = value
-    return tuple(_reading(index, values) for index, values in sorted(gpus.items()))
+            if index is not None and known(value) is not None:
+                pods[_owner(labels)][index][name] = value
+    return {
+        owner: tuple(_reading(index, values) for index, values in sorted(gpus.items()))
+        for owner, gpus in pods.items()
+    }
+
+
+def _owner(labels: Mapping[str, str]) -> Owner:
+    """Prometheus renames labels that it has itself; an exporter's own page has the plain names."""
+    return (
+        labels.get("exported_namespace", labels.get("namespace", "")),
+        labels.get("exported_pod", labels.get("pod", "")),
+    )
 
 
 def _reading(index: str, values: dict[str, float]) -> GpuReading:

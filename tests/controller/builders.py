@@ -90,6 +90,7 @@ def a_service(**changes: Any) -> Service:
         "profile": a_profile(),
         "configuration": Configuration(max_num_seqs=16, max_model_len=4096),
         "capacity": a_capacity(),
+        "calm_rps": 4.0,
         "workload": workload_from_hints(2.0, 128, 32),
     }
     return Service(**{**fields, **changes})

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.capacity_book import CapacityBook
+from controller.capacity_book import CapacityBook, Lengths
 from controller.observation import Observation, Phase, Replica, ReplicaId
 from controller.observe import ATTAINMENT_WINDOW_S, STALE_AFTER_S, Observer
 from monitor import Reading
@@ -12,7 +12,6 @@ from monitor.detectors.wedged import WEDGED_AFTER_S
 from profiler.slo import Slo
 from profiler.surface import CapacitySurface
 from tests.controller.builders import (
-    a_capacity,
     a_histogram,
     a_reading,
     a_replica,
@@ -216,8 +215,9 @@ def stuck(seconds: float, **signals: float) -> Observation:
     at_s = 0.0
     while at_s <= seconds:
         observer.read({R1: a_reading(at_s, **signals)}, at_s)
+        seen = observer.observe(SERVING, at_s)
         at_s += 1.0
-    return observer.observe(SERVING, at_s - 1.0)
+    return seen
 
 
 def test_an_engine_that_holds_requests_and_makes_no_tokens_is_wedged() -> None:
@@ -235,6 +235,8 @@ def test_an_engine_that_makes_tokens_again_is_not_wedged() -> None:
     observer = Observer(a_service())
     for second in range(int(WEDGED_AFTER_S) + 3):
         observer.read({R1: a_reading(float(second), running=1.0)}, float(second))
+        observer.observe(SERVING, float(second))
+    assert observer.observe(SERVING, WEDGED_AFTER_S + 2).sightings[0].wedged
     at_s = WEDGED_AFTER_S + 3
     observer.read({R1: a_reading(at_s, running=1.0, tokens=1.0)}, at_s)
     assert not observer.observe(SERVING, at_s).sightings[0].wedged
@@ -252,84 +254,87 @@ def lengths(at_s: float, count: int, prompt: float, answer: float) -> Reading:
     )
 
 
-async def settled(book: CapacityBook) -> None:
-    assert book._under_way is not None
-    await book._under_way
+def rate_rps(
+    book: CapacityBook, prompt: float, answer: float, cv: float = 1.0, serving: int = 1
+) -> float:
+    """For many requests of these lengths."""
+    return book.rate_rps(Lengths(1e6, prompt, answer), cv, serving)
 
 
-async def test_the_book_gives_the_hint_while_it_computes_and_its_own_figure_after() -> None:
-    book = CapacityBook(a_service(capacity=a_capacity(4.0)))
-    assert book.rate_rps(1000.0, 200.0) == 4.0
-    await settled(book)
-    found = book.rate_rps(1000.0, 200.0)
-    assert found != 4.0
-    assert found > 0
-    near = book.rate_rps(1005.0, 201.0)  # about that long: read off the same surface
-    assert near == pytest.approx(found, rel=0.02)
-    assert book.rate_rps(2000.0, 200.0) == near  # meanwhile the last known
-    await settled(book)
-    assert book.rate_rps(2000.0, 200.0) < found
+def test_planned_lengths_carry_what_was_planned() -> None:
+    assert rate_rps(CapacityBook(a_service()), 128.0, 32.0) == pytest.approx(4.0, rel=0.05)
 
 
-async def test_bursts_cost_capacity() -> None:
+def test_longer_requests_carry_less() -> None:
     book = CapacityBook(a_service())
-    rates = []
-    for cv in (1.0, 3.0):
-        book.rate_rps(1000.0, 200.0, cv)
-        await settled(book)
-        rates.append(book.rate_rps(1000.0, 200.0, cv))
-    assert rates[1] < rates[0]
+    rates = [rate_rps(book, prompt, 200.0) for prompt in (250.0, 500.0, 1000.0, 2000.0)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 1.3 * rates[-1]
 
 
-async def test_bursts_are_shared_out_over_the_replicas_that_serve() -> None:
+def test_a_handful_of_requests_says_little() -> None:
     book = CapacityBook(a_service())
-    rates = []
-    for serving in (1, 9):
-        book.rate_rps(1000.0, 200.0, 3.0, serving)
-        await settled(book)
-        rates.append(book.rate_rps(1000.0, 200.0, 3.0, serving))
-    assert rates[1] > rates[0]
+    few = book.rate_rps(Lengths(2.0, 2000.0, 200.0), 1.0)
+    assert rate_rps(book, 2000.0, 200.0) < 0.7 * few
 
 
-async def test_a_surface_in_the_profile_answers_at_once() -> None:
+def test_bursts_cost_capacity_and_are_shared_out_over_the_replicas_that_serve() -> None:
+    book = CapacityBook(a_service())
+    assert rate_rps(book, 1000.0, 200.0, cv=3.0) < rate_rps(book, 1000.0, 200.0, cv=1.0)
+    shared = rate_rps(book, 1000.0, 200.0, cv=3.0, serving=9)
+    assert shared > rate_rps(book, 1000.0, 200.0, cv=3.0)
+
+
+def test_a_surface_in_the_profile_answers_where_it_reaches() -> None:
     service = a_service()
     surface = CapacitySurface(
         service.configuration, service.slo, input_tokens=(100.0, 1600.0),
         output_tokens=(50.0, 800.0), cv=(1.0,), rates_rps=(8.0, 4.0, 4.0, 2.0),
     )  # fmt: skip
     book = CapacityBook(replace(service, profile=replace(service.profile, capacity=(surface,))))
-    assert book.rate_rps(400.0, 200.0, 1.0) == pytest.approx(4.0)
-    assert book._under_way is None
-    book.rate_rps(50.0, 200.0, 1.0)  # beyond it the twin is asked
-    await settled(book)
+    assert rate_rps(book, 400.0, 200.0) == pytest.approx(4.0, rel=0.01)
+    beyond = rate_rps(book, 50.0, 200.0)
+    assert beyond == rate_rps(CapacityBook(service), 50.0, 200.0)
 
 
-@pytest.mark.parametrize("known", [(None, None), (100.0, None), (None, 100.0), (0.0, 100.0)])
-async def test_the_book_gives_the_hint_while_lengths_are_unknown(
-    known: tuple[float | None, float | None],
-) -> None:
-    book = CapacityBook(a_service())
-    assert book.rate_rps(*known) == 4.0
-    assert book._under_way is None
+@pytest.mark.parametrize("known", [None, Lengths(0.0, 100.0, 100.0)])
+def test_the_book_gives_the_plan_while_lengths_are_unknown(known: Lengths | None) -> None:
+    assert CapacityBook(a_service()).rate_rps(known) == 4.0
 
 
-async def test_lengths_that_miss_the_objective_even_idle_are_scaled_by_their_tokens() -> None:
+def test_lengths_that_miss_the_objective_even_idle_are_scaled_by_their_tokens() -> None:
     book = CapacityBook(a_service(slo=Slo(ttft_s=0.04)))
-    book.rate_rps(4000.0, 100.0)  # a prefill of 4,000 tokens takes longer than that
-    await settled(book)
-    assert 0 < book.rate_rps(4000.0, 100.0) < 4.0
+    # a prefill of 4,000 tokens takes longer than that
+    assert rate_rps(book, 4000.0, 100.0) == pytest.approx(4.0 * 160 / 4100, rel=0.01)
 
 
-async def test_lengths_that_the_cache_cannot_hold_leave_the_hint() -> None:
-    book = CapacityBook(a_service())
-    assert book.rate_rps(5e6, 100.0) == 4.0
-    assert book._under_way is None
+def test_lengths_that_the_cache_cannot_hold_leave_the_plan() -> None:
+    assert rate_rps(CapacityBook(a_service()), 5e6, 100.0) == 4.0
 
 
-async def test_the_lengths_seen_lately_decide_the_capacity() -> None:
+def test_the_lengths_seen_lately_decide_the_capacity() -> None:
     observer = Observer(a_service())
     observer.read({R1: lengths(0.0, 0, 0, 0)}, 0.0)
-    observer.read({R1: lengths(1.0, 10, 2000, 300)}, 1.0)
-    assert observer.observe(SERVING, 1.0).capacity_rps == 4.0
-    await settled(observer.book)
-    assert observer.observe(SERVING, 1.0).capacity_rps != 4.0
+    assert observer.observe(SERVING, 0.0).capacity_rps == 4.0
+    observer.read({R1: lengths(1.0, 500, 2000, 300)}, 1.0)
+    assert observer.observe(SERVING, 1.0).capacity_rps < 2.0
+
+
+def test_what_ended_between_two_scrapes_is_judged_once() -> None:
+    observer = Observer(a_service())
+    observer.read({R1: a_reading(0.0)}, 0.0)
+    observer.read({R1: a_reading(1.0, finished=10.0, good=7.0)}, 1.0)
+    demand = observer.observe(SERVING, 1.0).demand
+    assert (demand.ended, demand.over_s) == (10.0, 1.0)
+    assert demand.missed == pytest.approx(3.0)
+    again = observer.observe(SERVING, 1.5).demand
+    assert (again.ended, again.missed) == (0.0, 0.0)
+
+
+def test_readings_are_thinned_and_rates_are_of_the_last_two() -> None:
+    observer = Observer(a_service())
+    for second in range(120):
+        observer.read({R1: a_reading(float(second), finished=2.0 * second)}, float(second))
+        observer.observe(SERVING, float(second))
+    assert observer.arrival_rps == pytest.approx(2.0)
+    assert len(observer._watched[R1].readings) <= ATTAINMENT_WINDOW_S / 5.0 + 4

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from monitor.detectors.reading import GpuReading
-from monitor.sources.gpu import Nvml, read_gpus
+from monitor.sources.gpu import Nvml, read_gpus_of_pods
 
 PAGE = b"""# HELP DCGM_FI_DEV_XID_ERRORS Value of the last XID error encountered.
 # TYPE DCGM_FI_DEV_XID_ERRORS gauge
@@ -25,17 +25,17 @@ FIRST = GpuReading("GPU-a", 79, 2.0, True, False, True, False, 7.0, 71.0)
 SECOND = GpuReading("GPU-b", xid=0, thermal_throttled=False, power_throttled=True)
 
 
-def test_an_exporters_page_tells_of_every_gpu() -> None:
-    assert read_gpus(PAGE) == (FIRST, SECOND)
+def test_an_exporters_page_tells_of_every_gpu_by_the_pod_that_holds_it() -> None:
+    assert read_gpus_of_pods(PAGE) == {("llm", "chat-1"): (FIRST,), ("llm", "chat-2"): (SECOND,)}
 
 
-def test_the_gpus_of_one_pod() -> None:
-    assert read_gpus(PAGE, pod="chat-2") == (SECOND,)
-    assert read_gpus(PAGE.replace(b"pod=", b"exported_pod="), pod="chat-1") == (FIRST,)
+def test_labels_that_prometheus_renamed_are_read_too() -> None:
+    page = PAGE.replace(b"pod=", b"exported_pod=").replace(b"namespace=", b"exported_namespace=")
+    assert read_gpus_of_pods(page) == read_gpus_of_pods(PAGE)
 
 
 def test_a_page_without_gpus_has_none() -> None:
-    assert read_gpus(b"vllm:num_requests_running 1\n") == ()
+    assert read_gpus_of_pods(b"vllm:num_requests_running 1\n") == {}
 
 
 class NVMLError(Exception):

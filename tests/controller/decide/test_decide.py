@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.api.llmservice import ScalingMode
 from controller.decide import (
     Admit,
     Decision,
@@ -18,11 +19,11 @@ from controller.decide import (
     Withdraw,
     decide,
 )
-from controller.decide.forecast import LEAST_SAMPLES
-from controller.decide.size import SETTLE_S
+from controller.decide.forecast import LEAST_KNOWN_S
+from controller.decide.history import History
+from controller.decide.protect import REPLACE_EVERY_S
 from controller.decide.stabilise import scale_in_window_s
-from controller.decide.types import Sample
-from controller.observation import Demand, Observation, Phase, Sighting
+from controller.observation import Demand, Observation, Phase, ReplicaId, Sighting
 from controller.service import Bounds
 from tests.controller.builders import (
     BLIND,
@@ -34,16 +35,25 @@ from tests.controller.builders import (
     an_observation,
 )
 
-WINDOW_S = scale_in_window_s(30.0)
-"""At the builders' start-up time."""
+WINDOW_S = scale_in_window_s(30.0, 5.0)
+"""At the builders' start-up time, with samples of five seconds."""
+
+
+def history(*loads: float, until_s: float = 0.0, every_s: float = 1.0, serving: int = 1) -> History:
+    """One sample after the other, the last at `until_s`; loads in replicas' worth."""
+    seen = History()
+    for i, load in enumerate(loads):
+        seen = seen.seen(load, every_s, serving, until_s - every_s * (len(loads) - 1 - i))
+    return seen
 
 
 def warm(seen: Observation, state: State, now_s: float) -> State:
-    """The state after ten seconds of the arrivals that are seen: a level, not an accident."""
+    """The state after half a minute of the arrivals that are seen: a level, not an accident."""
     rate_rps = seen.demand.arrival_rps
     if rate_rps is None:
         return state
-    return replace(state, samples=tuple(Sample(now_s - 10.0 + i, rate_rps) for i in range(10)))
+    load, serving = rate_rps / seen.capacity_rps, seen.count(Phase.SERVING)
+    return replace(state, history=history(*[load] * 30, until_s=now_s - 1.0, serving=serving))
 
 
 def first(seen: Observation, state: State, now_s: float) -> tuple[Decision, State]:
@@ -77,13 +87,19 @@ def test_rising_demand_raises_the_count_and_admits_the_standby_at_once() -> None
     assert decision.actions == (Admit(an_observation().ids(Phase.STANDBY)[0]), Start(1))
 
 
-def test_a_few_samples_are_no_level_to_scale_by() -> None:
+def test_a_few_seconds_are_no_level_to_scale_by() -> None:
     seen = an_observation("SSb", demand=a_demand(100.0))
     made, state = [], a_state(2)
-    for second in range(LEAST_SAMPLES):
+    for second in range(int(LEAST_KNOWN_S)):
         decision, state = decide(seen, state, float(second))
         made.append(decision.serving)
-    assert made == [2] * (LEAST_SAMPLES - 1) + [5]
+    assert made == [2] * (int(LEAST_KNOWN_S) - 1) + [5]
+
+
+def test_one_scrape_of_many_seconds_is_a_level() -> None:
+    demand = replace(a_demand(100.0), over_s=15.0)
+    decision, _ = decide(an_observation("SSb", demand=demand), a_state(2), 0.0)
+    assert decision.serving == 5
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 120])
@@ -184,39 +200,99 @@ def test_the_first_decision_starts_the_minimum_and_its_standbys() -> None:
     assert decision.actions == (Start(3),)
 
 
+def ending(seen: Observation, ended: float, missed: float) -> Observation:
+    return replace(seen, demand=replace(seen.demand, ended=ended, missed=missed))
+
+
 class TestMissedSlo:
     """The model sees room, the requests say otherwise: it may be wrong."""
 
-    seen = an_observation("Sb", demand=a_demand(3.0, attained=0.5))
-    settled = a_state(1, raised_s=-1000.0)
+    seen = an_observation("Sb", demand=a_demand(3.0))
 
-    def test_one_more_is_asked_for(self) -> None:
-        decision, state = first(self.seen, self.settled, 0.0)
-        assert decision.serving == 2
-        assert decision.reasons == (Reason.SLO_MISSED, Reason.STANDBY_RESTORED)
-        assert state.raised_s == 0.0
+    def driven(self, seen: Observation, seconds: int, serving: int = 1) -> list[Decision]:
+        load = 3.0 / 4.0
+        past = history(*[load] * 200, until_s=-1.0, serving=serving)
+        made, state = [], a_state(serving, history=past)
+        for second in range(seconds):
+            decision, state = decide(seen, state, float(second))
+            made.append(decision)
+        return made
 
-    def test_not_again_before_the_last_one_could_help(self) -> None:
-        _, state = first(self.seen, self.settled, 0.0)
-        grown = replace(self.seen, sightings=a_fleet("SSb"), demand=a_demand(5.0, attained=0.5))
-        made = driven(grown, state, int(SETTLE_S))
-        assert {decision.serving for decision in made} == {2}
+    def test_more_are_asked_for_and_the_reason_is_told(self) -> None:
+        made = self.driven(ending(self.seen, 3.0, 1.5), 120)
+        assert made[0].serving == 1
+        assert made[-1].serving == 2
+        assert any(Reason.SLO_MISSED in decision.reasons for decision in made)
+        assert made[-1].numbers.carried_ratio < 1.0
+        assert made[-1].numbers.capacity_rps == 4.0 * made[-1].numbers.carried_ratio
 
-    def test_not_when_idle(self) -> None:
-        idle = replace(self.seen, demand=a_demand(0.5, attained=0.0))
-        assert first(idle, self.settled, 0.0)[0].serving == 1
+    def test_what_keeps_the_objective_asks_for_nothing(self) -> None:
+        made = self.driven(ending(self.seen, 3.0, 0.0), 120)
+        assert {decision.serving for decision in made} == {1}
 
-    def test_not_when_nothing_ended(self) -> None:
-        quiet = replace(self.seen, demand=a_demand(3.0, attained=None))
-        assert first(quiet, self.settled, 0.0)[0].serving == 1
+    def test_nothing_is_learnt_of_what_is_no_number(self) -> None:
+        for ended, missed in ((float("nan"), 0.0), (3.0, float("nan")), (-3.0, -1.0), (3.0, 9.0)):
+            made = self.driven(ending(self.seen, ended, missed), 60)
+            assert {decision.numbers.carried_ratio for decision in made} == {1.0}
 
-    def test_an_unreachable_objective_stops_at_the_maximum_and_pins_nothing(self) -> None:
+    def test_an_unreachable_objective_pins_nothing_and_is_told(self) -> None:
         """dynamo PR 11624: an unreachable TTFT pinned the floor."""
-        seen = replace(self.seen, sightings=a_fleet("SSSSSb"), demand=a_demand(18.0, attained=0.1))
-        made = driven(seen, a_state(5, raised_s=-1000.0), 300)
-        assert {decision.serving for decision in made} == {5}
-        quiet = replace(seen, demand=a_demand(2.0, attained=0.1))
-        assert driven(quiet, a_state(5), int(WINDOW_S) + 30)[-1].serving == 1
+        idle = an_observation("SSSSSb", demand=a_demand(3.0))
+        made = self.driven(ending(idle, 3.0, 3.0), 300, serving=5)
+        assert made[-1].serving == 1
+        assert any(Reason.OUT_OF_REACH in decision.reasons for decision in made)
+
+
+class TestModes:
+    seen = an_observation("SSb", demand=a_demand(18.0))
+
+    def in_mode(self, mode: ScalingMode, **changes: Any) -> Decision:
+        service = a_service(bounds=Bounds(1, 9, mode=mode))
+        return first(replace(self.seen, service=service, **changes), a_state(2), 1000.0)[0]
+
+    def test_advice_is_published_and_nothing_is_scaled(self) -> None:
+        decision = self.in_mode(ScalingMode.ADVISE)
+        assert (decision.serving, decision.advised, decision.actions) == (2, 6, ())
+        assert Reason.ADVISED in decision.reasons
+        assert "2 serving + 1 standby, 6 advised: " in decision.message
+
+    def test_by_hand_there_is_no_advice_either(self) -> None:
+        decision = self.in_mode(ScalingMode.MANUAL)
+        assert (decision.serving, decision.advised, decision.actions) == (2, None, ())
+        assert decision.reasons == (Reason.MANUAL,)
+
+    @pytest.mark.parametrize("mode", [ScalingMode.ADVISE, ScalingMode.MANUAL])
+    def test_protection_goes_on(self, mode: ScalingMode) -> None:
+        decision = self.in_mode(mode, sightings=a_fleet("FSb"))
+        assert [type(action) for action in decision.actions] == [Admit, Remove, Start]
+
+
+class TestUnfit:
+    """A replica that serves and is better replaced: a new one first, one at a time."""
+
+    def seen(self, fleet: str, unfit: str) -> Observation:
+        seen = an_observation(fleet, demand=a_demand(4.0), service=a_service(standbys=0))
+        sightings = tuple(replace(s, unfit=s.replica.id in unfit) for s in seen.sightings)
+        return replace(seen, sightings=sightings)
+
+    def test_its_successor_is_started_before_it_goes(self) -> None:
+        before, state = first(self.seen("SS", "S0"), a_state(2), 1000.0)
+        assert before.actions == (Start(1),)
+        after, _ = decide(self.seen("SSb", "S0"), state, 1001.0)
+        assert after.actions == (Admit(ids("b2")[0]), Drain(ids("S0")[0]))
+        assert Reason.REPLICA_UNFIT in after.reasons
+        assert Reason.ROLLING_OUT not in after.reasons
+
+    def test_the_next_one_waits(self) -> None:
+        _, state = first(self.seen("SS", "S0 S1"), a_state(2), 1000.0)
+        gone, state = decide(self.seen("bS", "S1"), state, 1010.0)
+        assert gone.actions == (Admit(ids("b0")[0]),)
+        later, _ = first(self.seen("SS", "S1"), state, 1000.0 + REPLACE_EVERY_S)
+        assert later.actions == (Start(1),)
+
+
+def ids(*names: str) -> tuple[ReplicaId, ...]:
+    return tuple(ReplicaId(name) for name in names)
 
 
 def test_the_message_holds_the_numbers() -> None:
@@ -289,6 +365,9 @@ demands = st.builds(
     st.none() | st.floats(0.0, 100.0),
     st.none() | st.floats(0.0, 500.0),
     st.none() | st.floats(0.0, 1.0),
+    st.floats(0.1, 60.0),
+    st.floats(0.0, 100.0),
+    st.floats(0.0, 100.0),
 )
 bounds = st.builds(lambda low, more: Bounds(low, low + more), st.integers(0, 6), st.integers(0, 6))
 observations = st.builds(
@@ -306,10 +385,10 @@ observations = st.builds(
     st.integers(0, 3),
     st.floats(0.2, 20.0),
 )
-histories = st.lists(
-    st.builds(Sample, st.floats(-60.0, 0.0), st.floats(0.0, 100.0)), max_size=30
-).map(lambda samples: tuple(sorted(samples, key=lambda sample: sample.at_s)))
-states = st.builds(a_state, st.integers(0, 12), raised_s=st.floats(-1000.0, 0.0), samples=histories)
+histories = st.lists(st.floats(0.0, 100.0), max_size=30).map(
+    lambda loads: history(*loads, until_s=-1.0, every_s=5.0)
+)
+states = st.builds(a_state, st.integers(0, 12), history=histories)
 
 
 def touched(decision: Decision) -> list[str]:

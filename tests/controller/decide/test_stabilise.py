@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.decide.stabilise import SCALE_IN_LEAST_S, bounded, remember_wish, slow_in
+from controller.decide.stabilise import (
+    SCALE_IN_LEAST_S,
+    bounded,
+    remember_wish,
+    scale_in_window_s,
+    slow_in,
+)
 from controller.decide.types import Reason, Wish
 from controller.service import Bounds
 
@@ -27,20 +33,28 @@ def test_scale_out_and_holding_are_not_slowed() -> None:
 
 def test_wishes_outside_the_window_are_forgotten() -> None:
     wishes = (Wish(0.0, 9), Wish(50.0, 3))
-    kept = remember_wish(wishes, 2, current=9, lead_s=1.0, now_s=SCALE_IN_LEAST_S + 1)
-    assert kept == (Wish(50.0, 3), Wish(SCALE_IN_LEAST_S + 1, 2))
+    kept = remember_wish(wishes, Wish(61.0, 2), current=9, window_s=60.0)
+    assert kept == (Wish(50.0, 3), Wish(61.0, 2))
 
 
-def test_the_window_is_no_shorter_than_a_start() -> None:
-    wishes = (Wish(0.0, 9),)
-    assert remember_wish(wishes, 2, current=9, lead_s=600.0, now_s=300.0)[0] == Wish(0.0, 9)
+def test_wishes_of_one_moment_are_kept_as_the_highest() -> None:
+    kept: tuple[Wish, ...] = (Wish(0.0, 1),)
+    for second, serving in enumerate((2, 5, 3), start=10):
+        kept = remember_wish(kept, Wish(float(second), serving), current=1, window_s=60.0)
+    assert kept == (Wish(0.0, 1), Wish(10.0, 5))
+
+
+def test_the_window_is_no_shorter_than_starts_and_scrapes_ask_for() -> None:
+    assert scale_in_window_s(1.0, 1.0) == SCALE_IN_LEAST_S
+    assert scale_in_window_s(600.0, 1.0) == 1200.0
+    assert scale_in_window_s(1.0, 15.0) == 270.0
 
 
 def test_an_empty_window_begins_with_what_serves() -> None:
     """After a restart or a long outage, the first scrape alone shrinks nothing."""
     for former in ((), (Wish(0.0, 1),)):
-        kept = remember_wish(former, 1, current=4, lead_s=30.0, now_s=1000.0)
-        assert kept == (Wish(1000.0, 4), Wish(1000.0, 1))
+        kept = remember_wish(former, Wish(1000.0, 1), current=4, window_s=60.0)
+        assert kept == (Wish(1000.0, 4),)
         assert slow_in((1, FALLING), 4, kept)[0] == 4
 
 
@@ -55,6 +69,16 @@ def test_an_empty_window_begins_with_what_serves() -> None:
 )
 def test_bounds_bind_and_say_so(count: int, inside: int, reasons: tuple[Reason, ...]) -> None:
     assert bounded((count, ()), Bounds(2, 5)) == (inside, reasons)
+
+
+def test_none_serve_only_where_that_is_allowed() -> None:
+    assert bounded((0, ()), Bounds(1, 5, zero_after_s=60.0)) == (0, ())
+    assert bounded((1, ()), Bounds(2, 5, zero_after_s=60.0)) == (2, (Reason.AT_MINIMUM,))
+
+
+def test_what_a_pool_grants_binds_below_the_minimum_too() -> None:
+    assert bounded((4, ()), Bounds(2, 5, granted=1)) == (1, (Reason.POOL_SHORT,))
+    assert bounded((4, ()), Bounds(2, 5, granted=4)) == (4, ())
 
 
 @given(st.integers(0, 50), st.integers(0, 10), st.integers(0, 10))

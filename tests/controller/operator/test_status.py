@@ -1,5 +1,6 @@
 """From a tick's outcome to `.status`: what each condition says, and when its time moves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from controller.loop import Logged, Outcome
 from controller.observation import Observation, Phase
 from controller.operator.status import refused_status, status_of
 from controller.service import Bounds
+from monitor.findings import Finding, Kind, Severity
 from tests.controller.builders import (
     BLIND,
     a_decision,
@@ -47,9 +49,12 @@ def told(found: LLMServiceStatus) -> dict[str, str]:
 
 def test_a_sound_service_is_all_true() -> None:
     found = status()
-    assert told(found) == dict.fromkeys(
-        ("Ready", "Accepted", "Available", "Observed", "SLOAttained"), "True"
-    )
+    assert told(found) == {
+        **dict.fromkeys(
+            ("Ready", "Accepted", "Available", "Observed", "SLOAttained", "Healthy"), "True"
+        ),
+        "Predicted": "Unknown",  # no forecast is old enough
+    }
     assert (found.replicas, found.desired_replicas, found.endpoint) == (1, 1, URL)
     assert found.slo_attainment_percent == "100"
     assert condition(found, "Ready").reason == "Steady"
@@ -211,3 +216,46 @@ def test_conditions_are_unique_and_survive_a_restart(found: LLMServiceStatus) ->
     assert len(kinds) == len(set(kinds))
     document = found.model_dump_json(by_alias=True)
     assert LLMServiceStatus.model_validate_json(document) == found
+
+
+def a_finding(**changes: Any) -> Finding:
+    fields: dict[str, Any] = {
+        "kind": Kind.DEGRADED_REPLICA, "cause": "SlowSteps", "subject": "r1",
+        "severity": Severity.WARNING, "confidence_ratio": 0.8, "since_s": 0.0, "evidence": (),
+        "message": "r1: steps take 1.40 times as long", "mend": "replace the replica",
+    }  # fmt: skip
+    return Finding(**{**fields, **changes})
+
+
+def test_the_worst_finding_is_told_with_its_mend() -> None:
+    worst = a_finding(
+        kind=Kind.GPU_FAULT, cause="XidError", severity=Severity.CRITICAL, message="XID 79",
+        mend="reset the GPU",
+    )  # fmt: skip
+    found = condition(status(an_observation(findings=(a_finding(), worst))), "Healthy")
+    assert (found.status, found.reason) == ("False", "XidError")
+    assert found.message == "XID 79: reset the GPU (1 more)"
+
+
+def test_what_harms_nobody_leaves_a_service_healthy() -> None:
+    waste = a_finding(kind=Kind.WASTE, severity=Severity.INFO)
+    assert condition(status(an_observation(findings=(waste,))), "Healthy").status == "True"
+
+
+@pytest.mark.parametrize(
+    ("error", "carried", "told_as"),
+    [
+        (0.1, 1.0, ("True", "WithinError")),
+        (0.9, 1.0, ("False", "LoadErratic")),
+        (0.1, 2.5, ("False", "CapacityOff")),
+        (0.1, 0.4, ("False", "CapacityOff")),
+    ],
+)
+def test_predictions_that_did_not_come_true_are_told(
+    error: float, carried: float, told_as: tuple[str, str]
+) -> None:
+    numbers = replace(a_decision().numbers, prediction_error_ratio=error, carried_ratio=carried)
+    found = status(numbers=numbers)
+    predicted = condition(found, "Predicted")
+    assert (predicted.status, predicted.reason) == told_as
+    assert found.prediction_error_percent == f"{100 * error:.0f}"

@@ -1,15 +1,18 @@
 """The detector finds in a replay what is wrong there, and nothing else."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import pytest
 
-from controller.replay.detection import expectation, fleet_reading
+from controller.detect import expectation_of
+from controller.replay.detection import fleet_reading
+from controller.replay.ours import service_of
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 from controller.replay.run import replay
 from controller.replay.terms import Garbled, NodeLoss, SlowReplica, Span, Terms
-from monitor.detectors.reading import FleetReading
+from monitor.detectors.reading import Expectation, FleetReading
 from monitor.detectors.watch import Watch
 from monitor.findings import Finding, Kind
 from tests.controller.replay.builders import (
@@ -22,6 +25,11 @@ from tests.controller.replay.builders import (
 )
 
 REPLICAS = 3
+
+
+@cache
+def expected(terms: Terms) -> Expectation:
+    return replace(expectation_of(service_of(served(), terms)), scrape_s=terms.scrape_s)
 
 
 @dataclass
@@ -41,8 +49,7 @@ class Watching:
         self, scrape: Scrape | None, fleet: Fleet, state: None, now_s: float
     ) -> tuple[Wish, None]:
         self.reading = fleet_reading(scrape, fleet, served().limits, self.reading)
-        expected = expectation(served(), self.terms)
-        self.watch, findings = self.watch.seen(self.reading, expected, now_s)
+        self.watch, findings = self.watch.seen(self.reading, expected(self.terms), now_s)
         self.found += [(now_s, finding) for finding in findings]
         return Wish(REPLICAS), None
 
