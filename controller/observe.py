@@ -55,14 +55,16 @@ class _Watched:
 
     readings: deque[Reading] = field(default_factory=deque)
 
-    def add(self, reading: Reading, now_s: float) -> None:
+    def add(self, reading: Reading, now_s: float) -> bool:
+        """Take it in, or say False: it came twice, or late."""
         if reading.signals is None or reading.at_s is None:
-            return
+            return True
         if self.readings and reading.at_s <= float(self.readings[-1].at_s or 0.0):
-            return  # it came twice, or late
+            return False
         self.readings.append(reading)
         self._thin()
         self.forget_old(now_s)
+        return True
 
     def _thin(self) -> None:
         if len(self.readings) < 4:
@@ -138,9 +140,11 @@ class Observer:
     def read(self, readings: Mapping[ReplicaId, Reading], now_s: float) -> None:
         """Take in the scrape of the replicas, by replica id."""
         self._follow_clock(now_s)
-        for replica, reading in readings.items():
+        new = [
             self._watched.setdefault(replica, _Watched()).add(reading, now_s)
-        self._new = True
+            for replica, reading in readings.items()
+        ]
+        self._new = self._new or any(new) or not new
 
     def observe(self, replicas: tuple[Replica, ...], now_s: float) -> Observation:
         """Put together what is known now; arrivals count once per scrape."""
@@ -192,8 +196,9 @@ class Observer:
     def _time_start_ups(self, replicas: tuple[Replica, ...]) -> None:
         for replica in replicas:
             started = self._started.get(replica.id)
-            if replica.ready_s is not None and started is False:
-                self._start_ups_s.append(replica.ready_s - replica.created_s)
+            lasted_s = (replica.ready_s or -math.inf) - replica.created_s
+            if started is False and lasted_s > 0:  # else the clock went back
+                self._start_ups_s.append(lasted_s)
             self._started[replica.id] = bool(started) or replica.ready_s is not None
 
     def _sighting(self, replica: Replica, now_s: float) -> Sighting:
