@@ -48,7 +48,7 @@ from recommender.sharing.footprint import PROCESS_BYTES, asleep_bytes
 
 GPU = "H100-SXM"
 MODELS = ("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen3-14B") * 2
-SLO = Slo(ttft_s=2.0, itl_s=0.1, percentile=0.95)
+SLO = Slo(ttft_s=2.0, itl_s=0.1, percentile=0.99)
 REPLICAS, SWING = 2.5, 0.75
 TARGET = 0.99
 START_UP_S = 90.0

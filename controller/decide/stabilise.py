@@ -34,8 +34,8 @@ def remember_wish(
     """Append a wish and drop those outside the scale-in window.
 
     An empty window, after a restart, an outage of the signals or a clock that went back, begins
-    with what serves now: one scrape is no reason to give up what a whole window had needed. Wishes of one sample's
-    time are kept as one, the highest.
+    with what serves now: one scrape is no reason to give up what a whole window had needed.
+    Wishes of one sample's time are kept as one, the highest.
     """
     recent = tuple(each for each in wishes if wish.at_s - window_s < each.at_s <= wish.at_s)
     if not recent:

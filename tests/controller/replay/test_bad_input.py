@@ -1,13 +1,18 @@
 """What comes in practice and is no trouble, and what is refused in one line."""
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from controller.cli import build_app
 from controller.replay.bound import bound
-from controller.replay.ours import ours
+from controller.replay.ours import Ours, ours, service_of
 from controller.replay.run import replay
 from controller.replay.served import Served
 from controller.replay.static import constant, smallest
@@ -70,6 +75,71 @@ def test_an_objective_that_no_fleet_meets_is_served_as_well_as_can_be():
     assert outcome.peak_replicas > terms.min_replicas  # never pinned to the floor
     assert outcome.unserved == 0
     assert impossible.known(terms).capacity_rps > 0
+
+
+class Told(Ours):
+    """Ours, and every sentence it said."""
+
+    def decide(self, scrape, fleet, state, now_s):
+        wish, after = super().decide(scrape, fleet, state, now_s)
+        self.said = {*getattr(self, "said", ()), wish.reason}
+        return wish, after
+
+
+@pytest.mark.parametrize(
+    ("rate_rps", "sentence"),
+    [(80, "more would not mend it"), (150, "requests miss the latency objective")],
+)
+def test_an_objective_out_of_reach_is_at_neither_bound_and_says_so(rate_rps, sentence):
+    impossible = served(Slo(ttft_s=0.001, itl_s=0.05))
+    terms = some_terms(initial=4, max_replicas=32)
+    policy = Told(service_of(impossible, terms), 5.0)
+    outcome = replay(a_trace(rate_rps=rate_rps, duration_s=600), impossible, policy, terms)
+    counts = [4, *(change.after for change in outcome.changes)]
+    assert terms.min_replicas < min(counts) <= max(counts) < terms.max_replicas / 2
+    assert any(sentence in said for said in policy.said)
+    assert outcome.unserved == 0
+
+
+def test_our_policy_follows_a_service_that_appears_and_vanishes():
+    trace = a_trace(rate_rps=20, duration_s=300)
+    terms = some_terms(initial=2, appears_s=60.0, vanishes_s=240.0)
+    outcome = replay(trace, slow_served(), ours(slow_served(), terms, 5.0), terms)
+    came = trace.arrival_s
+    assert outcome.turned_away == ((came < 60) | (came >= 240)).sum()
+    assert all(60 <= change.at_s < 240 for change in outcome.changes)
+    assert outcome.cut == outcome.unserved == 0
+
+
+ROWS = {
+    "gaps": [f"{s},64,8" for s in (*range(20), *range(2000, 2020))],
+    "a burst at one instant": ["5.0,32,2"] * 10_000,
+    "answers of no tokens": [f"{s},64,0" for s in range(60)],
+}
+
+
+def told(tmp_path: Path, rows: list[str], *options: object) -> dict[str, dict[str, Any]]:
+    file = tmp_path / "t.csv"
+    file.write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]) + "\n")
+    wanted = ("--model", "meta-llama/Llama-3.1-8B-Instruct", "--gpu", "L4", "--slo-itl-ms", 200)
+    asked = ["replay", str(file), *map(str, wanted), "--policy", "whaleflux", "-o", "json"]
+    answer = CliRunner().invoke(build_app("replay"), [*asked, *map(str, options)])
+    assert answer.exception is None, answer.output
+    return {row["policy"]: row for row in json.loads(answer.stdout)["policies"]}
+
+
+@pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
+def test_the_command_takes_traces_as_they_come(tmp_path: Path, rows: list[str]) -> None:
+    ours_row = told(tmp_path, rows, "--slo-ttft-ms", 2000)["whaleflux"]
+    assert 0 < ours_row["attainedRatio"] <= 1
+
+
+@pytest.mark.parametrize("garbled", ["nan@0-1e9", "-1@0-1e9"])
+def test_the_command_holds_on_metrics_that_are_no_numbers(tmp_path: Path, garbled: str) -> None:
+    rows = [f"{s / 2},256,32" for s in range(400)]
+    options = ("--slo-ttft-ms", 2000, "--initial", 2, "--garbled", garbled)
+    ours_row = told(tmp_path, rows, *options)["whaleflux"]
+    assert ours_row["scaleUps"] == ours_row["scaleDowns"] == 0
 
 
 @pytest.mark.parametrize("value", [math.nan, -1.0, math.inf])
