@@ -8,7 +8,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,15 +25,15 @@ from controller.observation import (
 )
 from controller.service import Service
 from monitor import (
+    Arrivals,
     Attainment,
     EngineSignals,
     Freshness,
     Histogram,
-    Rates,
     Reading,
+    arrivals_between,
     attainment,
     merge,
-    rates_between,
 )
 from monitor.detectors.reading import Canary, GpuReading
 from profiler.slo import Slo
@@ -54,6 +54,8 @@ class _Watched:
     """Readings of one replica, oldest first, over the attainment window."""
 
     readings: deque[Reading] = field(default_factory=deque)
+    arrivals: Arrivals | None = None
+    """Between the last two."""
 
     def add(self, reading: Reading, now_s: float) -> bool:
         """Take it in, or say False: it came twice, or late."""
@@ -64,6 +66,8 @@ class _Watched:
         self.readings.append(reading)
         self._thin()
         self.forget_old(now_s)
+        last_two = list(self.readings)[-2:]
+        self.arrivals = arrivals_between(*last_two) if len(last_two) == 2 else None
         return True
 
     def _thin(self) -> None:
@@ -73,15 +77,15 @@ class _Watched:
         if old - older < _THINNED_S:
             del self.readings[-3]
 
-    def forget_old(self, now_s: float) -> None:
-        """Keep the window; a replica that fell silent has no share in it after that."""
+    def forget_old(self, now_s: float) -> bool:
+        """Keep the window; a replica that fell silent has no share in it after that.
+
+        Whether something was forgotten.
+        """
+        before = len(self.readings)
         while self.readings and now_s - float(self.readings[0].at_s or 0.0) > ATTAINMENT_WINDOW_S:
             self.readings.popleft()
-
-    def last_rates(self) -> Rates | None:
-        if len(self.readings) < 2:
-            return None
-        return rates_between(self.readings[-2], self.readings[-1])
+        return len(self.readings) < before
 
     def last_judged(self, slo: Slo) -> Attainment | None:
         """Requests that ended between the last two readings."""
@@ -114,6 +118,9 @@ class Observer:
         self._arrived: deque[float] = deque(maxlen=_COUNTS_KEPT)
         """Requests between scrapes."""
         self._counted_s = math.nan
+        self._attained_ratio: float | None = None
+        self._capacity_rps = service.capacity.rate_rps
+        """As of the last scrape, as the one above."""
         self._detecting = Detecting(service)
         self._gpus: Mapping[ReplicaId, tuple[GpuReading, ...]] = {}
         self._held: float | None = None
@@ -150,26 +157,21 @@ class Observer:
         """Put together what is known now; arrivals count once per scrape."""
         self._follow_clock(now_s)
         self._forget_gone(replicas)
-        for watched in self._watched.values():
-            watched.forget_old(now_s)
+        aged = [watched.forget_old(now_s) for watched in self._watched.values()]
+        if self._new or any(aged):
+            self._sum_up(replicas)
         self._time_start_ups(replicas)
         demand = self._demand(replicas, now_s)
         last = {name: w.readings[-1] for name, w in self._watched.items() if w.readings}
         findings = self._detecting.look(replicas, last, self._gpus, now_s)
         lost, bad = wedged(findings), unfit(findings)
-        serving = sum(replica.phase is Phase.SERVING for replica in replicas)
         return Observation(
             service=self.service,
             sightings=tuple(
-                replace(
-                    self._sighting(replica, now_s),
-                    wedged=replica.id in lost,
-                    unfit=replica.id in bad,
-                )
-                for replica in replicas
+                Sighting(r, self._load(r.id, now_s), r.id in lost, r.id in bad) for r in replicas
             ),
             demand=demand,
-            capacity_rps=self.book.rate_rps(self._lengths(), self._burstiness(), serving),
+            capacity_rps=self._capacity_rps,
             start_up_s=self.start_up_s,
             findings=findings,
         )
@@ -201,17 +203,17 @@ class Observer:
                 self._start_ups_s.append(lasted_s)
             self._started[replica.id] = bool(started) or replica.ready_s is not None
 
-    def _sighting(self, replica: Replica, now_s: float) -> Sighting:
-        watched = self._watched.get(replica.id, _Watched())
-        reading = watched.latest(now_s)
-        signals = reading.signals if reading is not None else None
+    def _load(self, replica: ReplicaId, now_s: float) -> Load | None:
+        """What its fresh page says; None without one."""
+        watched = self._watched.get(replica)
+        reading = None if watched is None else watched.latest(now_s)
+        signals = None if reading is None else reading.signals
         if signals is None or signals.running is None or signals.waiting is None:
-            return Sighting(replica)
-        load = Load(
+            return None
+        return Load(
             signals.running, signals.waiting, signals.kv_usage_ratio,
             signals.generation_tokens_total,
         )  # fmt: skip
-        return Sighting(replica, load)
 
     def _demand(self, replicas: tuple[Replica, ...], now_s: float) -> Demand:
         """Sum over replicas; None where a serving replica's part is not known."""
@@ -221,13 +223,12 @@ class Observer:
             if replica.phase in (Phase.PENDING, Phase.STARTING, Phase.FAILED):
                 continue
             watched = self._watched.get(replica.id, _Watched())
-            rates = watched.last_rates()
-            fresh = watched.latest(now_s)
-            part = None if rates is None or fresh is None else rates.arrivals_rps
+            came, fresh = watched.arrivals, watched.latest(now_s)
+            part = None if came is None or fresh is None else came.rps
             queued = None if fresh is None or fresh.signals is None else fresh.signals.waiting
             if replica.phase is Phase.SERVING and (part is None or queued is None):
                 known = False
-            over_s = max(over_s, (rates and rates.window_s) or 0.0)
+            over_s = max(over_s, 0.0 if came is None else came.window_s)
             arrivals += part or 0.0
             waiting += queued or 0.0
         seen_serving = any(replica.phase is Phase.SERVING for replica in replicas)
@@ -241,12 +242,18 @@ class Observer:
         return Demand(
             arrival_rps=fresh_arrivals,
             waiting=waiting if known else None,
-            attained_ratio=self._attained(),
+            attained_ratio=self._attained_ratio,
             over_s=over_s or 1.0,
             ended=0.0 if judged is None else judged.requests,
             held=self._held,
             missed=0.0 if judged is None else judged.requests * (1.0 - judged.ratio),
         )
+
+    def _sum_up(self, replicas: tuple[Replica, ...]) -> None:
+        """What the window says, once for each change of it."""
+        serving = sum(replica.phase is Phase.SERVING for replica in replicas)
+        self._attained_ratio = self._attained()
+        self._capacity_rps = self.book.rate_rps(self._lengths(), self._burstiness(), serving)
 
     def _last_judged(self) -> Attainment | None:
         """Requests that ended between the last two scrapes, all replicas' together."""

@@ -1,18 +1,19 @@
-"""What the fleet is doing: signals of any engine, their rates, and how well they are met.
+"""What the fleet is doing: signals of any engine, what came to it, and how well it was met.
 
 Other rooms import from here only. Nothing in this room decides: a missing or stale signal is
 reported as such, and the decision to hold is the controller's.
 """
 
+from monitor.arrivals import Arrivals, arrivals_between, restarted
 from monitor.exposition import Exposition, Sample, read_exposition
 from monitor.histogram import Histogram
-from monitor.rates import Rates, rates_between, restarted
 from monitor.signals import EngineSignals, Freshness, NotAnEngine, Reading, read_signals
 from monitor.slo import Attainment, attainment, merge
 from monitor.sources.prometheus import Grid, Prometheus, Series, Vector, duration, selector
 from monitor.sources.scrape import scrape, scrape_all
 
 __all__ = [
+    "Arrivals",
     "Attainment",
     "EngineSignals",
     "Exposition",
@@ -21,15 +22,14 @@ __all__ = [
     "Histogram",
     "NotAnEngine",
     "Prometheus",
-    "Rates",
     "Reading",
     "Sample",
     "Series",
     "Vector",
+    "arrivals_between",
     "attainment",
     "duration",
     "merge",
-    "rates_between",
     "read_exposition",
     "read_signals",
     "restarted",

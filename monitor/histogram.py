@@ -1,6 +1,6 @@
 """A Prometheus histogram as a value: increments, shares and quantiles.
 
-Made by `monitor.signals` from a page; judged by `monitor.slo`, `monitor.rates` and the
+Made by `monitor.signals` from a page; judged by `monitor.slo`, `monitor.arrivals` and the
 detectors. Inside a bucket the values are taken to lie evenly, as PromQL's
 `histogram_quantile` takes them, so that ours and a dashboard's figure agree.
 """
@@ -52,7 +52,14 @@ class Histogram:
         added = tuple(map(sub, self.cumulative, earlier.cumulative))
         if not _ascends(added):
             return None
-        return type(self)(self.bounds, added, self.sum - earlier.sum)
+        return self._with(added, self.sum - earlier.sum)
+
+    def _with(self, cumulative: tuple[float, ...], total: float) -> Self:
+        """Counts known to be sound over the same bounds: checked once, where pages are read."""
+        made = object.__new__(type(self))
+        for name, value in (("bounds", self.bounds), ("cumulative", cumulative), ("sum", total)):
+            object.__setattr__(made, name, value)
+        return made
 
     def plus(self, other: Self) -> Self | None:
         """The values of both together; None with other bounds."""

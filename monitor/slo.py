@@ -5,11 +5,11 @@ Where there is nothing to judge the answer is None, never 0 and never 1: silence
 an outage nor a success.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from monitor.arrivals import restarted
 from monitor.histogram import Histogram
-from monitor.rates import restarted
 from monitor.signals import EngineSignals
 from profiler.slo import Slo
 
@@ -45,24 +45,27 @@ def attainment(
     None when no request ended, when the engine restarted in between, or when it does not
     publish what the objective bounds: a part of an objective is not reported as the whole.
     """
-    bounded = [
-        (name, bound_s, _added(before, after, signal))
-        for name, bound_s, signal in (
-            ("ttft_ratio", slo.ttft_s, _ttft),
-            ("itl_ratio", slo.itl_s, _tpot if before.tpot and after.tpot else _itl),
-            ("e2e_ratio", slo.e2e_s, _e2e),
-        )
-        if bound_s is not None
-    ]
-    requests = _requests(before, after)
-    if (
-        requests is None
-        or restarted(before, after)
-        or any(added is None for _, _, added in bounded)
-    ):
+    if restarted(before, after):
         return None
-    shares = {n: added.share_within(bound_s) for n, bound_s, added in bounded if added is not None}
-    if all(share is None for share in shares.values()):
+    ttft = _added(before.ttft, after.ttft)
+    tpot = _added(before.tpot, after.tpot)
+    e2e = _added(before.e2e, after.e2e)
+    # every gap counted alike is the next best, so that long requests weigh more
+    itl = tpot if before.tpot and after.tpot else _added(before.itl, after.itl)
+    # a first token is counted before its request ends, so the histograms differ a little
+    requests = max((each.count for each in (ttft, tpot, e2e) if each is not None), default=0.0)
+    shares: dict[str, float | None] = {}
+    for name, bound_s, added in (
+        ("ttft_ratio", slo.ttft_s, ttft),
+        ("itl_ratio", slo.itl_s, itl),
+        ("e2e_ratio", slo.e2e_s, e2e),
+    ):
+        if bound_s is None:
+            continue
+        if added is None:
+            return None
+        shares[name] = added.share_within(bound_s)
+    if not requests > 0 or all(share is None for share in shares.values()):
         return None
     return Attainment(requests, window_s=window_s, **shares)
 
@@ -88,38 +91,5 @@ def _weighted(shares: Iterable[tuple[float | None, float]]) -> float | None:
     return sum(share * weight for share, weight in known) / total if total > 0 else None
 
 
-def _added(
-    before: EngineSignals,
-    after: EngineSignals,
-    signal: Callable[[EngineSignals], Histogram | None],
-) -> Histogram | None:
-    then, now = signal(before), signal(after)
-    return None if then is None or now is None else now.since(then)
-
-
-def _requests(before: EngineSignals, after: EngineSignals) -> float | None:
-    """The most requests that any histogram of requests took up; None when none did.
-
-    A first token is counted before its request ends, so the histograms differ a little.
-    """
-    added = (_added(before, after, signal) for signal in (_ttft, _e2e, _tpot))
-    most = max((a.count for a in added if a is not None), default=0.0)
-    return most if most > 0 else None
-
-
-def _ttft(signals: EngineSignals) -> Histogram | None:
-    return signals.ttft
-
-
-def _e2e(signals: EngineSignals) -> Histogram | None:
-    return signals.e2e
-
-
-def _tpot(signals: EngineSignals) -> Histogram | None:
-    """What the objective means: a request's mean gap."""
-    return signals.tpot
-
-
-def _itl(signals: EngineSignals) -> Histogram | None:
-    """The next best: every gap counted alike, so that long requests weigh more."""
-    return signals.itl
+def _added(before: Histogram | None, after: Histogram | None) -> Histogram | None:
+    return None if before is None or after is None else after.since(before)

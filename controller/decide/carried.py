@@ -162,9 +162,12 @@ def _highest(tally: Tally, allowed: float) -> float:
     return LEAST_RATIO
 
 
+_TRUSTED_UP_TO = place_of(1.0)
+
+
 def _requests_at(tally: Tally, place: int) -> float:
     """Those seen there, and the twin's word."""
-    return tally.requests[place] + (_TRUSTED if place <= place_of(1.0) else 0.0)
+    return tally.requests[place] + (_TRUSTED if place <= _TRUSTED_UP_TO else 0.0)
 
 
 def _isotonic(tally: Tally) -> list[_Block]:

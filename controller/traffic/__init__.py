@@ -3,7 +3,7 @@
 It joins two rooms that may not know each other: the monitor tells what engines counted, the
 recommender makes a workload of counts, a replay a trace. Nothing is written anywhere.
 
-Arrivals are what `monitor.rates` takes them for: requests that ended, and what batch and queue
+Arrivals are what `monitor.arrivals` takes them for: requests that ended, and what batch and queue
 grew by. No engine counts a request when it comes. Those that ended alone would come late by
 their answers' length, smooth every burst, and miss the queue of an overloaded engine.
 """

@@ -94,7 +94,7 @@ def _counts_of(page: str, pages: Sequence[EngineSignals | None]) -> tuple[Floats
 
 
 def _ended(signals: EngineSignals | None) -> float:
-    """As `monitor.rates` counts them; NaN: unknown."""
+    """As `monitor.arrivals` counts them; NaN: unknown."""
     if signals is None or signals.requests_finished is None:
         return np.nan
     return sum(signals.requests_finished.values())

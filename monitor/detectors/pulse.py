@@ -1,6 +1,6 @@
 """What one replica did between two pages, reduced to what the detectors use.
 
-`monitor.rates` tells the same story for people and for demand; here it is counts, so that they
+`monitor.arrivals` tells the same story for people and for demand; here it is counts, so that they
 add up over replicas and fade over time, and it is lean, for it is made for every page of ten
 thousand replicas. A named tuple, because a frozen dataclass of this size takes as long to make
 as all the rest.
@@ -8,8 +8,8 @@ as all the rest.
 
 from typing import NamedTuple
 
+from monitor.arrivals import restarted
 from monitor.histogram import Histogram
-from monitor.rates import restarted
 from monitor.signals import EngineSignals
 from profiler.slo import Slo
 
