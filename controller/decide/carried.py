@@ -29,8 +29,9 @@ BUDGET_PRIOR = 1000.0
 _CAREFUL, _GENEROUS = 1.0, 4.0
 """Misses at the highest load over those allowed in all: with the budget spent, and unspent."""
 _UNSPENT = 0.2
-_TRUSTED = 100.0
-"""Requests, none missed, that the twin's word counts as."""
+_TRUSTED = 300.0
+"""Requests, none missed, that the twin's word counts as at each load: as many without a miss say,
+95 % sure, that fewer than a hundredth do (the rule of three)."""
 _TELLING = 2.0
 """Requests at a load, times the misses allowed, that tell of the whole step."""
 _BUSY = 0.5
