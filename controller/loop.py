@@ -24,6 +24,7 @@ from controller.decide import (
     State,
     Withdraw,
     decide,
+    needed,
 )
 from controller.held import Held
 from controller.observation import READY, Observation, Phase, ReplicaId
@@ -179,7 +180,7 @@ class ServiceLoop:
         self._probe()
         before = self.state
         decision, self.state = decide(seen, before, now_s)
-        granted = self.pools.granted(seen, decision, now_s)
+        granted = self.pools.granted(seen, decision, needed(decision, self.state), now_s)
         if granted is not None and granted < decision.serving + decision.standby:
             seen = within_grant(seen, granted)
             decision, self.state = decide(seen, before, now_s)

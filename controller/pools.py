@@ -33,14 +33,19 @@ class Pools:
     def __init__(self, gpus: Mapping[str, int] | None = None) -> None:
         self._pools = {name: _Pool(count, {}, {}) for name, count in (gpus or {}).items()}
 
-    def granted(self, seen: Observation, decision: Decision, now_s: float) -> int | None:
-        """Replicas that the service may have, standbys included; None: nothing limits it."""
+    def granted(
+        self, seen: Observation, decision: Decision, serving: int, now_s: float
+    ) -> int | None:
+        """Replicas that the service may have, standbys included; None: nothing limits it.
+
+        `serving`: those that its load needs now; what it holds beyond is free to others.
+        """
         service = seen.service
         pool = self._pools.get(service.gpu)
         if pool is None:
             return None
         known = pool.claims.get(service.id)
-        pool.claims[service.id] = claim_of(seen, decision)
+        pool.claims[service.id] = claim_of(seen, decision, serving)
         if known is None or now_s - pool.granted_s >= _EVERY_S:
             grants = share(tuple(pool.claims.values()), pool.gpus)
             pool.grants, pool.granted_s = {grant.service: grant for grant in grants}, now_s
@@ -53,13 +58,14 @@ class Pools:
                 pool.granted_s = float("-inf")
 
 
-def claim_of(seen: Observation, decision: Decision) -> Claim:
+def claim_of(seen: Observation, decision: Decision, serving: int) -> Claim:
     """What a service wants of its pool."""
     service, numbers = seen.service, decision.numbers
     forecast_rps = numbers.forecast_rps
     return Claim(
         service=service.id,
-        wanted=decision.serving + decision.standby,
+        wanted=serving + decision.standby,
+        most=decision.serving + decision.standby,
         held=seen.count(*READY, *COMING),
         demand=None if forecast_rps is None else forecast_rps / numbers.capacity_rps,
         least=min(service.bounds.low, decision.serving),

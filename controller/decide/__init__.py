@@ -18,6 +18,7 @@ from controller.decide.types import (
     State,
     Withdraw,
     explain,
+    needed,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "Withdraw",
     "decide",
     "explain",
+    "needed",
 ]

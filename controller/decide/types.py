@@ -159,6 +159,13 @@ class State:
     """When the last one was found."""
 
 
+def needed(decision: Decision, state: State) -> int:
+    """Serving replicas that the load needs now: fewer than decided while scale-in waits."""
+    if Reason.COOLING_DOWN in decision.reasons and state.wishes:
+        return min(state.wishes[-1].serving, decision.serving)
+    return decision.serving
+
+
 _SENTENCES: dict[Reason, str] = {
     Reason.STEADY: "the serving replicas carry the demand",
     Reason.FIXED_REPLICAS: "the number of replicas is fixed",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from controller.api.llmservice import EngineType
 from controller.capacity_book import CapacityBook, Lengths
 from controller.configure import Origin
-from controller.decide import Decision, Drain, Remove, Start, State, decide
+from controller.decide import Decision, Drain, Remove, Start, State, decide, needed
 from controller.decide.protect import REPLACE_EVERY_S
 from controller.detect import expectation_of, unfit
 from controller.observation import (
@@ -108,7 +108,10 @@ class Ours:
         decision, after = decide(seen, memory.state, now_s)
         bad = unfit(seen.findings)
         due = now_s - memory.replaced_s >= REPLACE_EVERY_S
-        wish = Wish(_left(decision, seen), decision.message, min(bad) if bad and due else "")
+        wish = Wish(
+            _left(decision, seen), decision.message, needed(decision, after),
+            min(bad) if bad and due else "",
+        )  # fmt: skip
         if wish.replace:
             memory = replace(memory, replaced_s=now_s)
         return wish, _acted(replace(memory, state=after), decision, now_s)

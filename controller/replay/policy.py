@@ -119,6 +119,8 @@ class Wish:
     replicas: int
     """Serving and starting together, before bounds."""
     reason: str = ""
+    needed: int | None = None
+    """Those that the load needs now, where it holds more for a while; None: as many as wanted."""
     replace: str = ""
     """A serving replica whose place a new one shall take once it is ready; empty: none."""
 

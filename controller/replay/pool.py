@@ -150,6 +150,8 @@ class _Tenant(Asked):
         self.entry, self._group = entry, group
         self.wanted = terms.bounded(terms.initial)
         """Before it was granted."""
+        self.needed = self.wanted
+        """Those of them that the load needs now."""
 
     def tick(self, now_s: float) -> None:
         """Ask the policy, and leave it to the pool what comes of it."""
@@ -158,6 +160,7 @@ class _Tenant(Asked):
         self.fleet = self.world.fleet(now_s)
         self.wish, self.after = self.decided(self.policy, self.fleet, now_s)
         self.wanted = self.bounded(self.wish, self.fleet)
+        self.needed = self.wanted if self.wish.needed is None else self.wish.needed
         self._group.spoke(self, now_s)
 
     def grant(self, grant: Grant | None, now_s: float) -> None:
@@ -184,11 +187,11 @@ class _Tenant(Asked):
         lives = self.terms.appears_s <= now_s < self.terms.vanishes_s
         return Claim(
             service=self.entry.name,
-            wanted=self.wanted if lives else 0,
+            wanted=min(self.wanted, self.needed) if lives else 0,
             held=held,
             demand=self._demand(fleet),
             least=self.terms.min_replicas if lives else 0,
-            most=self.terms.max_replicas if spread else None,
+            most=self.terms.max_replicas if spread else self.wanted,
             gpus_per_replica=self.served.gpus,
             priority=self.entry.priority,
             budget_gpus=self.entry.budget_gpus,

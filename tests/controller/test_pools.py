@@ -19,7 +19,7 @@ def named(name: str, **changes: object) -> Service:
 
 def claims(pools: Pools, service: Service, serving: int, now_s: float = 0.0) -> int | None:
     seen = an_observation("S", service=service)
-    return pools.granted(seen, a_decision(serving=serving, standby=0), now_s)
+    return pools.granted(seen, a_decision(serving=serving, standby=0), serving, now_s)
 
 
 def test_without_a_pool_nothing_is_limited() -> None:
