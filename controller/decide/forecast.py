@@ -13,7 +13,7 @@ import numpy as np
 from controller.decide.history import Floats, History
 
 SMOOTHING_S = 20.0
-SMOOTHING_SCRAPES = 4.0
+SMOOTHING_SCRAPES = 3.0
 """The level is taken over one lead time, but over so many scrapes and seconds at least: a start
 cannot answer what is over before it is done, and single scrapes are too noisy to act on."""
 LEAST_KNOWN_S = 5.0

@@ -35,7 +35,7 @@ def test_without_history_the_recent_level_is_expected_to_rise_a_little() -> None
 def test_the_level_is_taken_over_a_start_but_over_some_scrapes_at_least() -> None:
     assert smoothing_s(seen(1.0), 5.0) == SMOOTHING_S
     assert smoothing_s(seen(1.0), 90.0) == 90.0
-    assert smoothing_s(seen(1.0, every_s=15.0), 5.0) == 60.0
+    assert smoothing_s(seen(1.0, every_s=15.0), 5.0) == 45.0
 
 
 def test_what_is_older_than_the_window_is_no_part_of_the_level() -> None:
