@@ -61,18 +61,24 @@ def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, Sta
 
 def _remembered(seen: Observation, state: State, now_s: float) -> State:
     """Take in what arrived, and learn from what ended."""
-    demand, serving = seen.demand, seen.count(Phase.SERVING)
+    demand = seen.demand
     state = replace(state, busy_s=remember_busy(seen, state.busy_s, now_s))
-    history = state.history
     if demand.arrival_rps is not None:
-        load = demand.arrival_rps / seen.capacity_rps
-        history = history.seen(load, demand.over_s, serving, now_s)
-        season = state.season.seen(load, demand.over_s, now_s)
-        state = replace(state, history=history, season=season)
-    if not 0 <= demand.missed <= demand.ended < math.inf or not demand.ended > 0:
+        load, serving = demand.arrival_rps / seen.capacity_rps, seen.count(Phase.SERVING)
+        state = replace(
+            state,
+            history=state.history.seen(load, demand.over_s, serving, now_s),
+            season=state.season.seen(load, demand.over_s, now_s),
+        )
+    sound = 0 <= demand.missed <= demand.ended < math.inf and demand.ended > 0
+    if not sound or state.history.spans_s < LEARNS_AFTER_S:
         return state
-    if history.spans_s < LEARNS_AFTER_S:
-        return state
+    return _learnt(seen, state, now_s)
+
+
+def _learnt(seen: Observation, state: State, now_s: float) -> State:
+    """Hold what ended against the load it ended under."""
+    history, demand = state.history, seen.demand
     window_s = max(_CAUSE_S, _CAUSE_SCRAPES * history.cadence_s)
     ends = (now_s, now_s - window_s / 2, now_s - window_s)
     loads = [history.each(end_s - window_s, end_s) for end_s in ends]
