@@ -167,9 +167,9 @@ class ServiceLoop:
                 self._probes[name] = asyncio.create_task(self._probe_one(name, url))
 
     async def _probe_one(self, replica: ReplicaId, url: str) -> None:
+        self.observer.probing(replica, self._now_s())
         canary = await probe(self._http, url, self.service.served_name, now_s=self._now_s)
-        if canary is not None:
-            self.observer.probed(replica, canary)
+        self.observer.probed(replica, canary, self._now_s())
 
     async def tick(self) -> Outcome:
         """Decide once and act on it."""

@@ -43,6 +43,8 @@ STALE_AFTER_S = 5.0
 ATTAINMENT_WINDOW_S = 60.0
 _THINNED_S = 5.0
 """Readings before the last two are kept so far apart."""
+PROBE_SLACK_S = 0.5
+"""Between sending a probe and what a page shows of it: a service that sees nothing else is idle."""
 _START_UPS_KEPT = 5
 _COUNTS_KEPT = 300
 _LEAST_ARRIVALS = 100
@@ -55,7 +57,9 @@ class _Watched:
 
     readings: deque[Reading] = field(default_factory=deque)
     arrivals: Arrivals | None = None
-    """Between the last two."""
+    """Between the last two, our own probe left out."""
+    probe_s: tuple[float, float] = (-math.inf, -math.inf)
+    """When our last probe was sent, and when it ended."""
 
     def add(self, reading: Reading, now_s: float) -> bool:
         """Take it in, or say False: it came twice, or late."""
@@ -68,7 +72,19 @@ class _Watched:
         self.forget_old(now_s)
         last_two = list(self.readings)[-2:]
         self.arrivals = arrivals_between(*last_two) if len(last_two) == 2 else None
+        came, sent_s = self.arrivals, self.probe_s[0]
+        if (
+            came is not None
+            and -PROBE_SLACK_S < reading.at_s - sent_s < came.window_s + PROBE_SLACK_S
+        ):
+            users = max(came.rps * came.window_s - 1.0, 0.0)
+            self.arrivals = Arrivals(came.window_s, users / came.window_s)
         return True
+
+    def own(self, at_s: float) -> float:
+        """Requests of our own that a page of that moment shows."""
+        sent_s, ended_s = self.probe_s
+        return float(sent_s - PROBE_SLACK_S < at_s < ended_s + PROBE_SLACK_S)
 
     def _thin(self) -> None:
         if len(self.readings) < 4:
@@ -132,9 +148,17 @@ class Observer:
         """Replicas that the detector wants probed."""
         return self._detecting.wants_canary
 
-    def probed(self, replica: ReplicaId, canary: Canary) -> None:
-        """Take in what came of a probe."""
-        self._detecting.probed(replica, canary)
+    def probing(self, replica: ReplicaId, now_s: float) -> None:
+        """A probe is sent: its request is nobody's."""
+        if replica in self._watched:
+            self._watched[replica].probe_s = (now_s, math.inf)
+
+    def probed(self, replica: ReplicaId, canary: Canary | None, now_s: float) -> None:
+        """Take in what came of it; None: nothing that tells of the engine."""
+        if replica in self._watched:
+            self._watched[replica].probe_s = (self._watched[replica].probe_s[0], now_s)
+        if canary is not None:
+            self._detecting.probed(replica, canary)
 
     def held_at_router(self, requests: float | None) -> None:
         """Take in how many requests the router holds because nobody serves."""
@@ -208,12 +232,14 @@ class Observer:
         watched = self._watched.get(replica)
         reading = None if watched is None else watched.latest(now_s)
         signals = None if reading is None else reading.signals
-        if signals is None or signals.running is None or signals.waiting is None:
+        if watched is None or reading is None or signals is None:
             return None
+        if signals.running is None or signals.waiting is None:
+            return None
+        running = max(signals.running - watched.own(reading.at_s or 0.0), 0.0)
         return Load(
-            signals.running, signals.waiting, signals.kv_usage_ratio,
-            signals.generation_tokens_total,
-        )  # fmt: skip
+            running, signals.waiting, signals.kv_usage_ratio, signals.generation_tokens_total
+        )
 
     def _demand(self, replicas: tuple[Replica, ...], now_s: float) -> Demand:
         """Sum over replicas; None where a serving replica's part is not known."""

@@ -132,6 +132,45 @@ def test_a_service_is_served_scaled_protected_and_deleted(
     eventually(lambda: not node.process_groups(namespace), 30, "no process left behind")
 
 
+def patch(cluster: Cluster, namespace: str, **scaling: Any) -> None:
+    spec = json.dumps({"spec": {"scaling": scaling, "resilience": {"standbys": 0}}})
+    cluster.kubectl("patch", "llms", "chat", "-n", namespace, "--type=merge", "-p", spec)
+
+
+def test_an_idle_service_sleeps_and_the_request_that_wakes_it_is_answered(
+    cluster: Cluster, node: Node, operator: str, namespace: str
+) -> None:
+    apply_example(cluster, namespace)
+    patch(cluster, namespace, zeroAfterSeconds=60)
+    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=90s")
+    url = router_url(cluster, namespace)
+    assert {o.status for o in send(url, rate_rps=2, duration_s=2)} == {Status.OK}
+    eventually(lambda: not pods(cluster, namespace, "serving"), 150, "nobody serves")
+    asleep = service(cluster, namespace)["status"]
+    assert (asleep["desiredReplicas"], asleep["lastDecision"]["reason"]) == (0, "Idle")
+    assert {o.status for o in send(url, rate_rps=4, duration_s=1)} == {Status.OK}
+    eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 30, "somebody serves again")
+
+
+def test_advice_is_published_and_nothing_is_scaled(
+    cluster: Cluster, node: Node, operator: str, namespace: str
+) -> None:
+    apply_example(cluster, namespace)
+    patch(cluster, namespace, mode="Advise", min=1, max=4)
+    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=90s")
+    url = router_url(cluster, namespace)
+    send(url, rate_rps=16, duration_s=12)
+    advised = eventually(
+        lambda: (
+            service(cluster, namespace)["status"].get("advisedReplicas", 0) > 1
+            and service(cluster, namespace)["status"]
+        ),
+        30, "more than one is advised",
+    )  # fmt: skip
+    assert advised["desiredReplicas"] == 1
+    assert len(pods(cluster, namespace, "serving")) == 1
+
+
 def _none(cluster: Cluster, kind: str, namespace: str) -> bool:
     return not cluster.items(kind, namespace)
 

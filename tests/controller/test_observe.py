@@ -338,3 +338,30 @@ def test_readings_are_thinned_and_rates_are_of_the_last_two() -> None:
         observer.observe(SERVING, float(second))
     assert observer.arrival_rps == pytest.approx(2.0)
     assert len(observer._watched[R1].readings) <= ATTAINMENT_WINDOW_S / 5.0 + 4
+
+
+def probed_observer(**page: float) -> Observation:
+    """A probe at 9.9 s; the page of 10 s shows it, with what `page` adds."""
+    observer = Observer(a_service())
+    for second in range(9, 12):
+        if second == 10:
+            observer.probing(R1, 9.9)
+        seen = {"finished": float(second >= 10), **page} if second >= 10 else {}
+        observer.read({R1: a_reading(float(second), **seen)}, float(second))
+        if second == 10:
+            observed = observer.observe(SERVING, 10.0)
+    return observed
+
+
+def test_our_own_probe_is_no_request() -> None:
+    assert probed_observer().demand.arrival_rps == 0.0
+    (sighting,) = probed_observer(finished=0.0, running=1.0).sightings
+    assert sighting.load is not None
+    assert sighting.load.running == 0.0
+
+
+def test_requests_beside_a_probe_are_counted() -> None:
+    assert probed_observer(finished=3.0).demand.arrival_rps == 2.0
+    (sighting,) = probed_observer(running=2.0).sightings
+    assert sighting.load is not None
+    assert sighting.load.running == 1.0
