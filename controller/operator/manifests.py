@@ -26,6 +26,8 @@ _PRE_STOP_S = 2
 _START_UP_BUDGET = 4.0
 """A start may take this many times what the profile predicts before it counts as failed."""
 
+_ENGINE = {"app.kubernetes.io/component": "engine"}
+_SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 _SECURE = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -75,7 +77,7 @@ def engine_pod(service: Service, owner: Owner, images: Images) -> dict[str, Any]
                 **labels.common(service.name),
                 labels.ROLE: labels.ROLE_STANDBY,
                 labels.TEMPLATE: template_hash(service, images),
-                "app.kubernetes.io/component": "engine",
+                **_ENGINE,
             },
             "ownerReferences": [owner.reference()],
         },
@@ -110,6 +112,7 @@ def _engine_pod_spec(service: Service, images: Images) -> dict[str, Any]:
         "terminationGracePeriodSeconds": _GRACE_S,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "topologySpreadConstraints": [_spread(service, key) for key in _SPREAD_OVER],
         "containers": [container],
     }
     if vllm:
@@ -117,6 +120,16 @@ def _engine_pod_spec(service: Service, images: Images) -> dict[str, Any]:
         container["resources"] = {"limits": {"nvidia.com/gpu": gpus}}
         spec["nodeSelector"] = {"nvidia.com/gpu.product": service.gpu_product}
     return spec
+
+
+def _spread(service: Service, topology_key: str) -> dict[str, Any]:
+    """Replicas apart where there is room: one node or zone lost must not be the whole service."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": topology_key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {labels.SERVICE: service.name, **_ENGINE}},
+    }
 
 
 def _pod_env() -> list[dict[str, Any]]:

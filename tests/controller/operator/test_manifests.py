@@ -176,3 +176,15 @@ def test_objects_have_paths_in_the_api() -> None:
     assert paths[0] == "/api/v1/namespaces/default/serviceaccounts/chat-router"
     assert paths[1] == ("/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles/chat-router")
     assert paths[3] == "/apis/apps/v1/namespaces/default/deployments/chat-router"
+
+
+def test_replicas_are_spread_over_zones_and_nodes_where_there_is_room() -> None:
+    spread = engine_pod(a_service(), OWNER, IMAGES)["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == [
+        "topology.kubernetes.io/zone", "kubernetes.io/hostname",
+    ]  # fmt: skip
+    for each in spread:
+        assert each["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert each["labelSelector"]["matchLabels"].items() <= (
+            engine_pod(SERVICE, OWNER, IMAGES)["metadata"]["labels"].items()
+        )
