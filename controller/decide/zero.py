@@ -20,7 +20,8 @@ def remember_busy(seen: Observation, busy_s: float | None, now_s: float) -> floa
     nobody_came = not demand.arrival_rps and held == 0
     if known_quiet and nobody_came and busy_s is not None:
         return busy_s
-    asleep = not loads and seen.count(*COMING) == 0 and held == 0  # a start may take its time
+    slept = busy_s is not None and is_idle(seen, busy_s, now_s)  # what starts is on its way out
+    asleep = not loads and held == 0 and (slept or seen.count(*COMING) == 0)
     return busy_s if asleep and busy_s is not None else now_s
 
 

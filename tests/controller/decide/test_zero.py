@@ -63,3 +63,12 @@ def test_requests_that_come_are_not_idle() -> None:
 def test_a_service_without_the_wish_keeps_its_minimum() -> None:
     service = a_service(bounds=Bounds(1, 5), standbys=0)
     assert over(replace(observed("S"), service=service), 300, a_state(1)).serving == 1
+
+
+def test_a_standby_that_was_still_starting_does_not_wake_it() -> None:
+    decision, _ = decide(observed("ds"), a_state(0, busy_s=-1000.0), 0.0)
+    assert (decision.serving, decision.reason) == (0, Reason.IDLE)
+
+
+def test_a_first_start_may_take_longer_than_the_idle_time() -> None:
+    assert over(observed("s"), 500, State()).serving == 1
