@@ -5,6 +5,7 @@ force stays unless the spec forbids it or another is clearly better: replicas ar
 reason, never for noise. The choice comes with that reason, for status and events.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,6 +64,8 @@ class Choice:
     candidate: Candidate
     origin: Origin
     message: str
+    fallbacks: tuple[Candidate, ...] = ()
+    """The best on each other GPU type offered, what carries most for its price first."""
 
 
 def choose(
@@ -87,8 +90,21 @@ def choose(
             raise MissesObjective(f"spec.slo: profile {name!r} misses it even when idle")
     running = _running(asked, profile, in_force)
     if running is not None and not _clearly_better(best, running, workload):
-        return Choice(running, Origin.KEPT, _story(running, workload, slo))
-    return Choice(best, Origin.RECOMMENDED, _story(best, workload, slo))
+        chosen, origin = running, Origin.KEPT
+    else:
+        chosen, origin = best, Origin.RECOMMENDED
+    return Choice(chosen, origin, _story(chosen, workload, slo), _fallbacks(asked, chosen))
+
+
+def _fallbacks(asked: Question, chosen: Candidate) -> tuple[Candidate, ...]:
+    """Search every other type by itself; those that cannot serve it are left out."""
+    found = []
+    for offer in asked.offers:
+        if offer.gpu == chosen.profile.gpu:
+            continue
+        with contextlib.suppress(Refused):
+            found.append(search(asked.model, (offer,), asked.workload, asked.slo, asked.pins).best)
+    return tuple(sorted(found, key=lambda other: other.standing(asked.workload.sized_rps)[1]))
 
 
 def _story(candidate: Candidate, workload: Workload, slo: Slo) -> str:

@@ -35,6 +35,10 @@ def expectation_of(service: Service) -> Expectation:
         mean_output_tokens=service.capacity.mean_output_tokens,
         scrape_s=SCRAPE_S,
         start_up_s=service.profile.start_up_s,
+        kinds=tuple(
+            (other.gpu, other.profile.cost, other.profile.limits(other.configuration))
+            for other in service.fallbacks
+        ),
     )
 
 
@@ -92,6 +96,7 @@ def _reading(
         at_s=None if last is None else last.at_s,
         canary=canary,
         gpus=gpus,
+        kind=replica.gpu,
     )
 
 

@@ -29,7 +29,7 @@ from controller.decide import (
 from controller.held import Held
 from controller.observation import READY, Observation, Phase, ReplicaId
 from controller.observe import Observer
-from controller.pools import Pools, within_grant
+from controller.pools import Pools
 from controller.runtimes.protocol import Runtime
 from controller.service import Service
 from monitor.detectors.reading import GpuReading
@@ -180,9 +180,12 @@ class ServiceLoop:
         self._probe()
         before = self.state
         decision, self.state = decide(seen, before, now_s)
-        granted = self.pools.granted(seen, decision, needed(decision, self.state), now_s)
-        if granted is not None and granted < decision.serving + decision.standby:
-            seen = within_grant(seen, granted)
+        for _ in self.service.kinds:
+            wanted = needed(decision, self.state)
+            limited = self.pools.limited(seen, decision, wanted, now_s)
+            if limited is None:
+                break
+            seen = limited
             decision, self.state = decide(seen, before, now_s)
         fault = await self._act(decision)
         self._remember(before, decision, now_s)
@@ -213,8 +216,8 @@ class ServiceLoop:
 
     async def _carry_out(self, action: Action) -> None:
         match action:
-            case Start(count):
-                await self._runtime.start(self.service, count)
+            case Start(count, gpu, avoid):
+                await self._runtime.start(self.service.on(gpu), count, avoid)
             case Admit(replica):
                 await self._runtime.admit(self.service, replica)
             case Withdraw(replica):

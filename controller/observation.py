@@ -4,7 +4,7 @@ Frozen values only; made by `controller.loop`, read by `controller.decide`. What
 is None: a missing reading is never a zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NewType
 
@@ -47,6 +47,10 @@ class Replica:
     """Why it failed, or what it waits for."""
     stale: bool = False
     """It runs an older configuration: to be replaced, never to be started again."""
+    gpu: str = ""
+    """Its GPU type where it is not the service's own: a fallback's."""
+    node: str = ""
+    """The machine that runs it; empty where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ class Observation:
     """Measured where a replica was seen starting, else the profile's."""
     findings: tuple[Finding, ...] = ()
     """What the detector says."""
+    worths: tuple[tuple[str, float], ...] = ()
+    """What a replica on each fallback GPU carries, in replicas of the service's own."""
 
     def ids(self, *phases: Phase, stale: bool | None = None) -> tuple[ReplicaId, ...]:
         """Replicas in any of the phases, oldest first; only (not) stale ones if asked."""
@@ -117,3 +123,17 @@ class Observation:
     def count(self, *phases: Phase) -> int:
         """Replicas in any of the phases."""
         return sum(s.replica.phase in phases for s in self.sightings)
+
+    def worth(self, *phases: Phase) -> float:
+        """The same, in replicas on the service's own GPU type."""
+        each, inside = dict(self.worths), (s.replica for s in self.sightings)
+        return sum(each.get(replica.gpu, 1.0) for replica in inside if replica.phase in phases)
+
+    def on(self, gpu: str) -> "Observation":
+        """Only the replicas on one GPU type; whatever is no fallback's is the service's own."""
+        known = dict(self.worths)
+        kind = gpu if gpu in known else ""
+        sightings = tuple(
+            s for s in self.sightings if (s.replica.gpu if s.replica.gpu in known else "") == kind
+        )
+        return replace(self, sightings=sightings)

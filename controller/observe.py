@@ -122,7 +122,8 @@ class Observer:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.book = CapacityBook(service)
+        self._books = {kind.gpu: CapacityBook(kind) for kind in service.kinds}
+        self._worths = tuple((k.gpu, k.worth_of(service)) for k in service.fallbacks)
         self._watched: dict[ReplicaId, _Watched] = {}
         self._start_ups_s: deque[float] = deque(maxlen=_START_UPS_KEPT)
         self._started: dict[ReplicaId, bool] = {}
@@ -198,6 +199,7 @@ class Observer:
             capacity_rps=self._capacity_rps,
             start_up_s=self.start_up_s,
             findings=findings,
+            worths=self._worths,
         )
 
     @property
@@ -279,7 +281,14 @@ class Observer:
         """What the window says, once for each change of it."""
         serving = sum(replica.phase is Phase.SERVING for replica in replicas)
         self._attained_ratio = self._attained()
-        self._capacity_rps = self.book.rate_rps(self._lengths(), self._burstiness(), serving)
+        lengths, burstiness = self._lengths(), self._burstiness()
+        rates = {
+            gpu: book.rate_rps(lengths, burstiness, serving) for gpu, book in self._books.items()
+        }
+        self._capacity_rps = rates[self.service.gpu]
+        self._worths = tuple(
+            (k.gpu, rates[k.gpu] / self._capacity_rps) for k in self.service.fallbacks
+        )
 
     def _last_judged(self) -> Attainment | None:
         """Requests that ended between the last two scrapes, all replicas' together."""

@@ -33,23 +33,38 @@ class Pools:
     def __init__(self, gpus: Mapping[str, int] | None = None) -> None:
         self._pools = {name: _Pool(count, {}, {}) for name, count in (gpus or {}).items()}
 
-    def granted(
+    def limited(
         self, seen: Observation, decision: Decision, serving: int, now_s: float
-    ) -> int | None:
-        """Replicas that the service may have, standbys included; None: nothing limits it.
+    ) -> Observation | None:
+        """The same, its bounds narrowed to what pools grant; None: they grant what was decided.
 
-        `serving`: those that its load needs now; what it holds beyond is free to others.
+        `serving`: replicas that its load needs now; what it holds beyond is free to others. Asked
+        again with what came of it, it claims from the pools that were not asked yet.
         """
-        service = seen.service
-        pool = self._pools.get(service.gpu)
-        if pool is None:
+        service, bounds = seen.service, seen.service.bounds
+        known, found = dict(bounds.granted), []
+        for kind in service.kinds:
+            if kind.gpu in known or kind.gpu not in self._pools:
+                continue
+            claim = claim_of(seen, decision, serving, kind)
+            granted = self._granted(kind.gpu, claim, now_s)
+            if granted < (claim.most or 0):
+                found.append((kind.gpu, granted))
+        if not found:
             return None
-        known = pool.claims.get(service.id)
-        pool.claims[service.id] = claim_of(seen, decision, serving)
-        if known is None or now_s - pool.granted_s >= _EVERY_S:
+        narrowed = replace(bounds, granted=(*bounds.granted, *found))
+        return replace(seen, service=replace(service, bounds=narrowed))
+
+    def _granted(self, gpu: str, claim: Claim, now_s: float) -> int:
+        """Replicas of a type that a service may have, standbys included."""
+        pool = self._pools[gpu]
+        known = pool.claims.get(ServiceId(claim.service))
+        pool.claims[ServiceId(claim.service)] = claim
+        begins = known is None or (claim.most and not known.most)
+        if begins or now_s - pool.granted_s >= _EVERY_S:
             grants = share(tuple(pool.claims.values()), pool.gpus)
             pool.grants, pool.granted_s = {grant.service: grant for grant in grants}, now_s
-        return pool.grants[service.id].replicas
+        return pool.grants[claim.service].replicas
 
     def forget(self, service: ServiceId) -> None:
         """A service that is gone claims nothing."""
@@ -58,27 +73,23 @@ class Pools:
                 pool.granted_s = float("-inf")
 
 
-def claim_of(seen: Observation, decision: Decision, serving: int) -> Claim:
-    """What a service wants of its pool."""
-    service, numbers = seen.service, decision.numbers
-    forecast_rps = numbers.forecast_rps
+def claim_of(seen: Observation, decision: Decision, serving: int, kind: Service) -> Claim:
+    """What a service wants of the pool of one GPU type that it may run on."""
+    service, elsewhere = seen.service, dict(decision.on_fallbacks)
+    numbers, first = decision.numbers, kind is service
+    forecast_rps = numbers.forecast_rps if first else None
+    placed = decision.serving - sum(elsewhere.values()) if first else elsewhere.get(kind.gpu, 0)
+    standby = decision.standby if first else 0
     return Claim(
         service=service.id,
-        wanted=serving + decision.standby,
-        most=decision.serving + decision.standby,
-        held=seen.count(*READY, *COMING),
+        wanted=min(serving, placed) + standby if first else placed,
+        most=placed + standby,
+        held=seen.on("" if first else kind.gpu).count(*READY, *COMING),
         demand=None if forecast_rps is None else forecast_rps / numbers.capacity_rps,
-        least=min(service.bounds.low, decision.serving),
-        gpus_per_replica=service.configuration.layout.gpus,
+        least=min(service.bounds.low, placed) if first else 0,
+        gpus_per_replica=kind.configuration.layout.gpus,
         priority=service.priority,
     )
-
-
-def within_grant(seen: Observation, replicas: int) -> Observation:
-    """The same, its bounds narrowed to what was granted."""
-    bounds = replace(seen.service.bounds, granted=replicas)
-    service: Service = replace(seen.service, bounds=bounds)
-    return replace(seen, service=service)
 
 
 def read_pools(given: Iterable[str]) -> Pools:

@@ -5,8 +5,8 @@ What the manifest leaves open is recommended here; everything below takes the fr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NewType
+from dataclasses import dataclass, replace
+from typing import Any, NewType
 
 from controller.api.llmservice import (
     EngineType,
@@ -23,8 +23,8 @@ from profiler.hardware import GPUS
 from profiler.profile import EngineProfile
 from profiler.slo import Slo
 from recommender import (
+    Candidate,
     Capacity,
-    Station,
     Workload,
     calm_capacity_rps,
     workload_from_hints,
@@ -46,8 +46,10 @@ class Bounds:
     zero_after_s: float | None = None
     """None serve once nobody has asked for so long; None: never."""
     mode: ScalingMode = ScalingMode.AUTO
-    granted: int | None = None
-    """Replicas that a shared pool grants now, standbys included; None: nothing limits them."""
+    granted: tuple[tuple[str, int], ...] = ()
+    """Replicas that shared pools grant now, standbys included, by GPU type; no entry: no limit."""
+    budget_gpus: int | None = None
+    """GPUs that serving replicas may use at most."""
 
     @property
     def automatic(self) -> bool:
@@ -88,6 +90,24 @@ class Service:
     """Why this configuration, in a word."""
     why: str = ""
     """And in a sentence."""
+    price_per_hour: float = 1.0
+    """Of one GPU."""
+    fallbacks: tuple["Service", ...] = ()
+    """The same on other GPU types, for when this one has no room: what carries most for its price
+    first."""
+
+    @property
+    def kinds(self) -> tuple["Service", ...]:
+        """Every GPU type that it may run on, the one chosen first."""
+        return self, *self.fallbacks
+
+    def worth_of(self, other: "Service") -> float:
+        """What a replica carries of the planned traffic, over one of the other's."""
+        return self.capacity.rate_rps / other.capacity.rate_rps
+
+    def on(self, gpu: str) -> "Service":
+        """The service as replicas on one GPU type run it; its own where the name is empty."""
+        return next((kind for kind in self.kinds if kind.gpu == gpu), self)
 
 
 def service_id(namespace: str, name: str) -> ServiceId:
@@ -113,21 +133,25 @@ def resolve_service(
     chosen = choice.candidate
     bounds = Bounds(1, 1)
     if spec.scaling is not None:
-        scaling = spec.scaling
-        most = _within_budget(spec.scaling, chosen.profile.layout.gpus)
-        bounds = Bounds(scaling.min, most, scaling.zero_after_seconds, scaling.mode)
+        scaling, gpus = spec.scaling, chosen.profile.layout.gpus
+        _check_budget(scaling, gpus)
+        bounds = Bounds(
+            scaling.min,
+            scaling.max,
+            scaling.zero_after_seconds,
+            scaling.mode,
+            budget_gpus=scaling.budget_gpus,
+        )
     elif spec.replicas is not None:
         bounds = Bounds(spec.replicas, spec.replicas)
     meta = manifest.metadata
-    return Service(
+    service = Service(
         id=service_id(meta.namespace, meta.name),
         name=meta.name,
         namespace=meta.namespace,
         generation=meta.generation,
         model=spec.model.uri,
         served_name=spec.model.served_name or spec.model.uri,
-        gpu=chosen.profile.gpu,
-        gpu_product=_product(chosen.profile.gpu),
         engine=spec.engine.type,
         image=spec.engine.image,
         command=tuple(spec.engine.command),
@@ -135,28 +159,44 @@ def resolve_service(
         slo=slo,
         bounds=bounds,
         standbys=spec.resilience.standbys,
-        profile=chosen.profile,
-        configuration=chosen.configuration,
-        capacity=chosen.capacity,
-        calm_rps=calm_capacity_rps(Station.of(chosen.profile, chosen.configuration), workload, slo),
+        **_run_as(chosen, workload, slo),
         workload=workload,
         priority=spec.placement.priority,
         origin=choice.origin,
         why=choice.message,
     )
+    return replace(
+        service,
+        fallbacks=tuple(
+            replace(service, **_run_as(other, workload, slo)) for other in choice.fallbacks
+        ),
+    )
 
 
-def _within_budget(scaling: ScalingSpec, gpus: int) -> int:
-    """Most serving replicas that maximum and budget allow."""
+def _run_as(candidate: Candidate, workload: Workload, slo: Slo) -> dict[str, Any]:
+    """What differs from one GPU type to the other."""
+    gpu = candidate.profile.gpu
+    return {
+        "gpu": gpu,
+        "gpu_product": _product(gpu),
+        "profile": candidate.profile,
+        "configuration": candidate.configuration,
+        "capacity": candidate.capacity,
+        "calm_rps": calm_capacity_rps(candidate.station, workload, slo),
+        "price_per_hour": candidate.price_per_hour,
+    }
+
+
+def _check_budget(scaling: ScalingSpec, gpus: int) -> None:
+    """Refuse a budget that does not pay for the least."""
     if scaling.budget_gpus is None:
-        return scaling.max
+        return
     paid = scaling.budget_gpus // gpus
     if paid < scaling.min:
         raise Refused(
             f"scaling.budgetGpus {scaling.budget_gpus}: pays for {paid} replicas of {gpus} GPUs, "
             f"min asks for {scaling.min}: raise it, or lower min"
         )
-    return min(scaling.max, paid)
 
 
 def _product(gpu: str) -> str:

@@ -13,6 +13,7 @@ class ReplicaView:
 
     id: str
     phase: str
+    gpu: str
     age_s: float
     running: float | None
     waiting: float | None
@@ -109,7 +110,7 @@ def view_service(loop: ServiceLoop, endpoint: str | None, now_s: float) -> Servi
         standby_wanted=decision.standby,
         arrival_rps=loop.observer.arrival_rps,
         forecast_rps=decision.numbers.forecast_rps,
-        capacity_rps=decision.numbers.capacity_rps * serving,
+        capacity_rps=decision.numbers.capacity_rps * seen.worth(Phase.SERVING),
         attained_ratio=seen.demand.attained_ratio,
         slo_ratio=service.slo.percentile,
         slo_ttft_s=service.slo.ttft_s,
@@ -135,6 +136,7 @@ def _replicas(seen: Observation, now_s: float) -> tuple[ReplicaView, ...]:
             ReplicaView(
                 id=replica.id,
                 phase=str(replica.phase),
+                gpu=replica.gpu or seen.service.gpu,
                 age_s=now_s - replica.created_s,
                 running=None if load is None else load.running,
                 waiting=None if load is None else load.waiting,

@@ -180,7 +180,8 @@ class PlacementSpec(Document):
     gpu: GpuName | None = None
     """GPU type, a name of the catalogue; excludes gpus."""
     gpus: list[GpuOfferSpec] | None = Field(default=None, min_length=1, max_length=16)
-    """GPU types to choose the cheapest from; excludes gpu and profile."""
+    """GPU types to choose from: replicas run on the cheapest, and on the others while that has no
+    room; excludes gpu and profile."""
     priority: int = Field(default=0, ge=-1000, le=1000)
     """Where services share a pool that is short: the higher one first."""
     node_gpus: PositiveInt = Field(default=8, le=16)

@@ -46,6 +46,17 @@ class ReplicasByRole(_Field):
     """About to be removed."""
 
 
+class FallbackStatus(_Field):
+    """Serving replicas on another GPU type than the one in `configuration`."""
+
+    gpu: str
+    """GPU type."""
+    serving: NonNegativeInt
+    """Behind the router."""
+    desired: NonNegativeInt
+    """Decided on."""
+
+
 class LastDecision(_Field):
     """The last decision and why."""
 
@@ -115,6 +126,8 @@ class LLMServiceStatus(_Field):
     """Label selector of the serving replicas."""
     replicas_by_role: ReplicasByRole | None = None
     """All replicas."""
+    fallbacks: list[FallbackStatus] = Field(default_factory=list, max_length=16)
+    """Replicas where the first GPU type has no room."""
     endpoint: str = ""
     """Address inside the cluster."""
     slo_attainment_percent: str = ""

@@ -163,7 +163,7 @@ function replicaTile() {
     h("div", {class: "meter", "aria-hidden": "true"}, level), message);
   return {element, update(replica) {
     mark(element, "data-phase", replica.phase);
-    mark(element, "title", replica.id);
+    mark(element, "title", `${replica.id} on ${replica.gpu}`);
     const prefix = `${replica.service}-`;
     say(id, replica.id.startsWith(prefix) ? replica.id.slice(prefix.length) : replica.id);
     say(phase, replica.phase);

@@ -6,6 +6,7 @@ from dataclasses import replace
 from controller.api.llmservice import ScalingMode
 from controller.decide.carried import Judged, learn
 from controller.decide.forecast import Forecast, forecast
+from controller.decide.place import Place, carries, kinds_of, place, shun
 from controller.decide.protect import choose_unfit, plan, with_stale
 from controller.decide.size import IN_ROOM, Need, backlog, size, work_off
 from controller.decide.stabilise import (
@@ -17,7 +18,18 @@ from controller.decide.stabilise import (
     slow_in,
     without_starts,
 )
-from controller.decide.types import Decision, Numbers, Reason, State, Wish, explain
+from controller.decide.types import (
+    Action,
+    Decision,
+    Drain,
+    Numbers,
+    Reason,
+    Start,
+    State,
+    Wish,
+    Withdraw,
+    explain,
+)
 from controller.decide.zero import is_idle, is_woken, remember_busy
 from controller.observation import Observation, Phase
 
@@ -40,11 +52,12 @@ def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, Sta
     advised = None
     if seen.service.bounds.mode is ScalingMode.ADVISE and seen.service.bounds.automatic:
         advised, (serving, reasons) = serving, _as_it_is(seen, state, (*reasons, Reason.ADVISED))
-    standby = _standbys(seen, serving)
-    state = choose_unfit(seen, state, now_s)
-    protection = plan(with_stale(seen, state.replacing), serving, standby)
-    reasons = (*reasons, *protection.reasons)
-    actions, state = protection.actions, back_off(seen, state, now_s)
+    places, standing, why = _placed(seen, serving, now_s)
+    serving, reasons = sum(each.wanted for each in places), (*reasons, *why)
+    standby = _standbys(seen, places[0].wanted)
+    state = choose_unfit(seen, replace(state, shunned=shun(state, seen, now_s)), now_s)
+    actions, why = _protected(with_stale(seen, state.replacing), places, standby, state)
+    reasons, state = (*reasons, *why), back_off(seen, state, now_s)
     if now_s < state.start_after_s and without_starts(actions) != actions:
         actions, reasons = without_starts(actions), (*reasons, Reason.BACKING_OFF)
     decision = Decision(
@@ -55,8 +68,44 @@ def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, Sta
         numbers=numbers,
         message=explain(serving, standby, reasons, numbers, advised),
         advised=advised,
+        on_fallbacks=tuple((each.gpu, each.wanted) for each in places[1:] if each.wanted),
     )
-    return decision, replace(state, serving=serving)
+    return decision, replace(state, serving=standing)
+
+
+def _placed(
+    seen: Observation, units: int, now_s: float
+) -> tuple[tuple[Place, ...], int, tuple[Reason, ...]]:
+    """Where replicas shall serve, what those are worth, and what stood in the way."""
+    kinds, bounds = kinds_of(seen, now_s), seen.service.bounds
+    places = place(units, kinds, least=bounds.low, most=bounds.high, budget_gpus=bounds.budget_gpus)
+    worth = carries(places, kinds)
+    why = (Reason.FALLBACK_USED,) if any(each.wanted for each in places[1:]) else ()
+    if worth < units - 1e-9:
+        paid = bounds.budget_gpus is None or sum(each.wanted for each in places) >= bounds.high
+        limit = Reason.AT_MAXIMUM if paid else Reason.AT_BUDGET
+        why = (*why, Reason.POOL_SHORT if bounds.granted else limit)
+    return places, min(units, math.ceil(worth - 1e-9)), why
+
+
+def _protected(
+    seen: Observation, places: tuple[Place, ...], standby: int, state: State
+) -> tuple[tuple[Action, ...], tuple[Reason, ...]]:
+    """Actions on every GPU type; standbys are of the service's own."""
+    avoid = tuple(each.node for each in state.shunned)
+    actions: list[Action] = []
+    reasons: list[Reason] = []
+    for each in places:
+        standbys = 0 if each.gpu else standby
+        protection = plan(seen.on(each.gpu) if len(places) > 1 else seen, each.serving, standbys)
+        reasons += [reason for reason in protection.reasons if reason not in reasons]
+        actions += [
+            replace(action, gpu=each.gpu, avoid=avoid) if isinstance(action, Start) else action
+            for action in protection.actions
+        ]
+    if len(places) > 1:  # nothing that serves is given up before everything else is done
+        actions.sort(key=lambda action: isinstance(action, Drain | Withdraw))
+    return tuple(actions), tuple(reasons)
 
 
 def _remembered(seen: Observation, state: State, now_s: float) -> State:
@@ -64,7 +113,7 @@ def _remembered(seen: Observation, state: State, now_s: float) -> State:
     demand = seen.demand
     state = replace(state, busy_s=remember_busy(seen, state.busy_s, now_s))
     if demand.arrival_rps is not None:
-        load, serving = demand.arrival_rps / seen.capacity_rps, seen.count(Phase.SERVING)
+        load, serving = demand.arrival_rps / seen.capacity_rps, seen.worth(Phase.SERVING)
         state = replace(
             state,
             history=state.history.seen(load, demand.over_s, serving, now_s),
@@ -107,14 +156,15 @@ def _numbers(seen: Observation, state: State, expected: Forecast | None) -> Numb
 
 
 def _standbys(seen: Observation, serving: int) -> int:
-    """Standbys beside those that serve, as far as a shared pool has room."""
-    wanted, granted = (seen.service.standbys if serving > 0 else 0), seen.service.bounds.granted
+    """Standbys beside those that serve on the service's own GPUs, as far as their pool has room."""
+    wanted = seen.service.standbys if serving > 0 else 0
+    granted = dict(seen.service.bounds.granted).get(seen.service.gpu)
     return wanted if granted is None else min(wanted, max(granted - serving, 0))
 
 
 def _current(seen: Observation, state: State) -> int:
     """The count that stands."""
-    return state.serving or max(seen.count(Phase.SERVING), seen.service.bounds.low)
+    return state.serving or max(math.ceil(seen.worth(Phase.SERVING)), seen.service.bounds.low)
 
 
 def _as_it_is(seen: Observation, state: State, reasons: tuple[Reason, ...]) -> Wanted:

@@ -64,8 +64,10 @@ class History:
         """How long samples are of lately: the last one may still be filling; 0 without any."""
         return float(self.over_s[-2:].max()) if self.over_s.size else 0.0
 
-    def seen(self, load: float, over_s: float, serving: int, now_s: float) -> "History":
-        """Take in the load of the last `over_s`; the oldest samples are dropped.
+    def seen(self, load: float, over_s: float, serving: float, now_s: float) -> "History":
+        """Take in the load of the last `over_s` that `serving` replicas' worth carried.
+
+        The oldest samples are dropped.
 
         Where the clock went back all samples are moved with it, lest they lie in the future.
         """

@@ -60,8 +60,6 @@ def bounded(wanted: Wanted, bounds: Bounds) -> Wanted:
     count, reasons = wanted
     low = 0 if count == 0 and bounds.zero_after_s is not None else bounds.low
     inside = min(max(count, low), bounds.high)
-    if bounds.granted is not None and bounds.granted < inside:
-        return bounds.granted, (*reasons, Reason.POOL_SHORT)
     if inside == count:
         return wanted
     return inside, (*reasons, Reason.AT_MAXIMUM if inside < count else Reason.AT_MINIMUM)

@@ -34,12 +34,15 @@ class Reason(StrEnum):
     MANUAL = "Manual"
     POOL_SHORT = "PoolShort"
     REPLICA_UNFIT = "ReplicaUnfit"
+    FALLBACK_USED = "FallbackUsed"
+    AT_BUDGET = "AtBudget"
     IDLE = "Idle"
     WOKEN = "Woken"
 
 
 _UPKEEP = (
-    Reason.STANDBY_RESTORED, Reason.ROLLING_OUT, Reason.BACKING_OFF, Reason.REPLICA_UNFIT
+    Reason.STANDBY_RESTORED, Reason.ROLLING_OUT, Reason.BACKING_OFF, Reason.REPLICA_UNFIT,
+    Reason.FALLBACK_USED,
 )  # fmt: skip
 
 
@@ -48,6 +51,10 @@ class Start:
     """Start so many replicas; each is born a standby."""
 
     count: int
+    gpu: str = ""
+    """On a fallback's GPU type; empty: the service's own."""
+    avoid: tuple[str, ...] = ()
+    """Machines to keep away from, if there are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,8 @@ class Decision:
     """The reason as a sentence."""
     advised: int | None = None
     """Serving replicas that there should be, where the service asks for advice only."""
+    on_fallbacks: tuple[tuple[str, int], ...] = ()
+    """Those of `serving` that are on other GPU types than the service's own."""
 
     @property
     def reason(self) -> Reason:
@@ -133,11 +142,19 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class Shunned:
+    """A machine where a replica turned out slow, or its GPU failing, and when that was last so."""
+
+    node: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What a decision remembers of earlier ones; after a restart `serving` is in the status."""
 
     serving: int = 0
-    """Serving replicas last decided; 0: none yet."""
+    """Serving replicas last decided, in replicas on the service's own GPU type; 0: none yet."""
     history: History = field(default_factory=History)
     season: Season = field(default_factory=Season)
     carried: Carried = field(default_factory=Carried)
@@ -157,6 +174,7 @@ class State:
     """An unfit replica that is on its way out."""
     replaced_s: float = float("-inf")
     """When the last one was found."""
+    shunned: tuple[Shunned, ...] = ()
 
 
 def needed(decision: Decision, state: State) -> int:
@@ -176,6 +194,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.NO_DATA: "no fresh signals: holding",
     Reason.AT_MINIMUM: "held at the minimum",
     Reason.AT_MAXIMUM: "held at the maximum",
+    Reason.AT_BUDGET: "held at the budget",
     Reason.COOLING_DOWN: "fewer would do now, but more were needed a short while ago: waiting",
     Reason.REPLICA_FAILED: "a replica failed",
     Reason.REPLICA_WEDGED: "a replica holds requests and makes no tokens",
@@ -186,6 +205,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.OUT_OF_REACH: "requests miss the latency objective even when replicas are idle: more "
     "would not mend it",
     Reason.POOL_SHORT: "the pool is short, and others need its GPUs as much or more",
+    Reason.FALLBACK_USED: "what the first GPU type has no room for runs on another",
     Reason.MANUAL: "the number of replicas is left as it is",
     Reason.REPLICA_UNFIT: "a replica that is slow, or whose GPU fails, is replaced",
     Reason.ADVISED: "advice only: nothing is scaled",

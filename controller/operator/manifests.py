@@ -64,9 +64,13 @@ class Owner:
         }
 
 
-def engine_pod(service: Service, owner: Owner, images: Images) -> dict[str, Any]:
-    """Make a pod of one replica, born a standby."""
+def engine_pod(
+    service: Service, owner: Owner, images: Images, avoid: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Make a pod of one replica, born a standby; `avoid`: nodes to keep away from if it can."""
     spec = _engine_pod_spec(service, images)
+    if avoid:
+        spec["affinity"] = _away_from(avoid)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -120,6 +124,13 @@ def _engine_pod_spec(service: Service, images: Images) -> dict[str, Any]:
         container["resources"] = {"limits": {"nvidia.com/gpu": gpus}}
         spec["nodeSelector"] = {"nvidia.com/gpu.product": service.gpu_product}
     return spec
+
+
+def _away_from(nodes: tuple[str, ...]) -> dict[str, Any]:
+    """Prefer any other node: what made a replica slow there would slow the next one down."""
+    others = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    preferred = {"weight": 100, "preference": {"matchFields": others}}
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}}
 
 
 def _spread(service: Service, topology_key: str) -> dict[str, Any]:
@@ -208,7 +219,7 @@ def _router_deployment(service: Service, meta: dict[str, Any], images: Images) -
         "python3",
         "-m",
         "vllm_router.launch_router",
-        *router_args(_POD_IP, ROUTER_PORT, ROUTER_METRICS_PORT),
+        *router_args(_POD_IP, ROUTER_PORT, ROUTER_METRICS_PORT, even=not service.fallbacks),
         "--service-discovery",
         "--selector",
         f"{labels.SERVICE}={service.name}",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from math import ceil
 from typing import Any
 
 import aiohttp
@@ -163,7 +164,11 @@ class ServiceWorker:
 
     def _former(self, service: Service) -> State:
         """What was decided before a restart, from the status; that none should serve, too."""
-        wanted, bounds = self._status.desired_replicas, service.bounds
+        elsewhere, bounds = {f.gpu: f.desired for f in self._status.fallbacks}, service.bounds
+        wanted = self._status.desired_replicas - sum(elsewhere.values())
+        wanted += ceil(
+            sum(elsewhere.get(k.gpu, 0) * k.worth_of(service) for k in service.fallbacks)
+        )
         if wanted:
             return State(serving=min(max(wanted, bounds.low), bounds.high))
         slept = self._status.observed_generation > 0 and bounds.zero_after_s is not None

@@ -10,6 +10,7 @@ from controller.api.llmservice import Switch
 from controller.api.status import (
     Condition,
     ConfigurationStatus,
+    FallbackStatus,
     LastDecision,
     LLMServiceStatus,
     ReplicasByRole,
@@ -53,12 +54,27 @@ def status_of(
         prediction_error_percent=_percent(decision.numbers.prediction_error_ratio),
         selector=labels.selector(service.name, labels.ROLE_SERVING),
         replicas_by_role=_roles(seen),
+        fallbacks=_fallbacks(outcome),
         endpoint=endpoint,
         slo_attainment_percent=_percent(attained),
         configuration=_configuration(service, decision.numbers.capacity_rps),
         last_decision=_last_decision(last, former, now),
         conditions=conditions,
     )
+
+
+def _fallbacks(outcome: Outcome) -> list[FallbackStatus]:
+    """Other GPU types that hold replicas, or shall."""
+    seen, wanted = outcome.seen, dict(outcome.decision.on_fallbacks)
+    found = [
+        FallbackStatus(
+            gpu=kind.gpu,
+            serving=seen.on(kind.gpu).count(Phase.SERVING),
+            desired=wanted.get(kind.gpu, 0),
+        )
+        for kind in seen.service.fallbacks
+    ]
+    return [each for each in found if each.serving or each.desired]
 
 
 def _percent(ratio: float | None) -> str:

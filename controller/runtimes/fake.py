@@ -19,13 +19,13 @@ class FakeRuntime:
     _changes: Changes = field(default_factory=Changes)
     _made: int = 0
 
-    async def start(self, service: Service, count: int) -> None:
+    async def start(self, service: Service, count: int, avoid: tuple[str, ...] = ()) -> None:
         """Add starting replicas."""
         self._called("start", str(count))
         for _ in range(count):
             self._made += 1
             replica = ReplicaId(f"{service.name}-{self._made}")
-            self._put(service.id, Replica(replica, Phase.STARTING, self.now_s))
+            self._put(service.id, Replica(replica, Phase.STARTING, self.now_s, gpu=service.gpu))
 
     async def admit(self, service: Service, replica: ReplicaId) -> None:
         """Serve from a standby."""

@@ -4,7 +4,7 @@ The router selects `role=serving`, so admitting and withdrawing are label change
 that a withdrawn replica holds go on. What is there is read from a watched cache of pods.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -48,6 +48,8 @@ class KubernetesRuntime:
         self._pods: dict[ServiceId, dict[str, Pod]] = {}
         self._owners: dict[ServiceId, Owner] = {}
         self._services: dict[ServiceId, Service] = {}
+        self._current: dict[ServiceId, Mapping[str, str]] = {}
+        """GPU type by the hash of what replicas on it run, as the services are now."""
         self._awaited: dict[ServiceId, dict[str, float]] = {}
         """Pods created whose watch event has not come, and when: counted once, started once."""
         self._ready_at: dict[Key, datetime] = {}
@@ -59,11 +61,14 @@ class KubernetesRuntime:
     def serve(self, service: Service, owner: Owner) -> None:
         """Know a service and who owns its pods."""
         self._services[service.id] = service
+        self._current[service.id] = {
+            template_hash(kind, self._images): kind.gpu for kind in service.kinds
+        }
         self._owners[service.id] = owner
 
     def forget(self, service: ServiceId) -> None:
         """Know a service no more; its owner's deletion takes the pods along."""
-        for known in (self._services, self._owners, self._awaited):
+        for known in (self._services, self._current, self._owners, self._awaited):
             known.pop(service, None)
 
     def take(self, key: Key, pod: Pod | None) -> None:
@@ -90,12 +95,12 @@ class KubernetesRuntime:
             service = service_id(key[0], pod.metadata.labels.get(labels.SERVICE, ""))
             self._routers[key] = service, pod.status.pod_ip
 
-    async def start(self, service: Service, count: int) -> None:
+    async def start(self, service: Service, count: int, avoid: tuple[str, ...] = ()) -> None:
         """Create pods."""
         owner = self._owners[service.id]
         awaited = self._awaited.setdefault(service.id, {})
         for _ in range(count):
-            body = engine_pod(service, owner, self._images)
+            body = engine_pod(service, owner, self._images, avoid)
             made = _decode_pod(await self._client.create(_pods(service), body))
             if made.metadata.name not in self._pods.get(service.id, {}):
                 awaited[made.metadata.name] = self._now_s()
@@ -125,8 +130,7 @@ class KubernetesRuntime:
     def replicas(self, service: ServiceId) -> tuple[Replica, ...]:
         """Pods of the service, and those created a moment ago."""
         pods = self._pods.get(service, {}).values()
-        known = self._services.get(service)
-        current = "" if known is None else template_hash(known, self._images)
+        current = self._current.get(service, {})
         since_s = self._now_s() - _AWAITED_AT_MOST_S
         awaited = self._awaited.get(service, {})
         coming = sorted(name for name, at_s in awaited.items() if at_s > since_s)
@@ -166,7 +170,9 @@ class KubernetesRuntime:
         except NotFound:
             self.take((service.namespace, replica), None)
 
-    def _replica(self, pod: Pod, current: str) -> Replica:
+    def _replica(self, pod: Pod, current: Mapping[str, str]) -> Replica:
+        """Show a pod; `current`: GPU type by the hash of what replicas on it run now."""
+        template = pod.metadata.labels.get(labels.TEMPLATE, "")
         ready_at = self._ready_at.get((pod.metadata.namespace, pod.metadata.name))
         address = pod.status.pod_ip
         return Replica(
@@ -176,7 +182,9 @@ class KubernetesRuntime:
             ready_s=None if ready_at is None else self._moment_s(ready_at),
             url=f"http://{address}:{ENGINE_PORT}" if address else None,
             message=_trouble(pod),
-            stale=pod.metadata.labels.get(labels.TEMPLATE, current) != current,
+            stale=bool(current and template) and template not in current,
+            gpu=current.get(template, ""),
+            node=pod.spec.node_name,
         )
 
     def _moment_s(self, at: datetime | None) -> float:

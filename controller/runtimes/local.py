@@ -80,18 +80,19 @@ class LocalRuntime:
 
     async def open_router(self, service: Service, port: int) -> None:
         """Start the service's router and keep it running; returns when it answers."""
-        await self._start_router(service.id, service.name, port)
-        self._spawn(self._keep_router(service.id, service.name, port))
+        await self._start_router(service, port)
+        self._spawn(self._keep_router(service, port))
 
-    async def start(self, service: Service, count: int) -> None:
-        """Start processes; each becomes a standby when its engine answers."""
+    async def start(self, service: Service, count: int, avoid: tuple[str, ...] = ()) -> None:
+        """Start processes; each becomes a standby when its engine answers. There is one machine."""
         for _ in range(count):
             port = free_port(HOST)
             name = ReplicaId(f"{service.name}-{secrets.token_hex(3)}")
             command = (*engine_command(service, HOST, port), *middleware_args(service))
             process = await self._processes.spawn(name, command, engine_environment(service))
             url = f"http://{HOST}:{port}"
-            running = _Running(Replica(name, Phase.STARTING, self._now_s(), url=url), process)
+            replica = Replica(name, Phase.STARTING, self._now_s(), url=url, gpu=service.gpu)
+            running = _Running(replica, process)
             self._replicas.setdefault(service.id, {})[name] = running
             running.task = self._spawn(self._follow(service.id, running))
             self._changes.note(service.id)
@@ -195,10 +196,11 @@ class LocalRuntime:
         except TimeoutError:
             process.signal(signal.SIGKILL)
 
-    async def _start_router(self, service: ServiceId, name: str, port: int) -> None:
+    async def _start_router(self, service: Service, port: int) -> None:
         metrics_port = free_port(HOST)
-        command = router_command(sys.executable, HOST, port, metrics_port)
-        process = await self._processes.spawn(f"{name}-router", command)
+        even = not service.fallbacks
+        command = router_command(sys.executable, HOST, port, metrics_port, even=even)
+        process = await self._processes.spawn(f"{service.name}-router", command)
         metrics = f"http://{HOST}:{metrics_port}/metrics"
         router = LocalRouter(self._http, f"http://{HOST}:{port}", metrics, process)
         try:
@@ -207,19 +209,19 @@ class LocalRuntime:
             self._processes.ended(process)
             await process.exited()
             raise
-        self._routers[service] = router
+        self._routers[service.id] = router
 
-    async def _keep_router(self, service: ServiceId, name: str, port: int) -> None:
+    async def _keep_router(self, service: Service, port: int) -> None:
         """Start a router anew when it died, with the replicas that were serving."""
         while True:
-            await self._routers[service].process.exited()
-            log.warning("router of %s died; starting another", service)
-            self._processes.ended(self._routers[service].process)
+            await self._routers[service.id].process.exited()
+            log.warning("router of %s died; starting another", service.id)
+            self._processes.ended(self._routers[service.id].process)
             try:
-                await self._start_router(service, name, port)
-                for running in tuple(self._replicas.get(service, {}).values()):
+                await self._start_router(service, port)
+                for running in tuple(self._replicas.get(service.id, {}).values()):
                     if running.replica.phase is Phase.SERVING:
-                        await self._routers[service].add(str(running.replica.url))
+                        await self._routers[service.id].add(str(running.replica.url))
             except WhaleFluxError as error:
                 log.error("%s", error)
                 await asyncio.sleep(_ROUTER_PAUSE_S)

@@ -13,8 +13,12 @@ from controller.service import Service, ServiceId
 class Runtime(Protocol):
     """Starts, admits and ends replicas, and shows what is there."""
 
-    async def start(self, service: Service, count: int) -> None:
-        """Ask for `count` more replicas. Each is born a standby, outside the router."""
+    async def start(self, service: Service, count: int, avoid: tuple[str, ...] = ()) -> None:
+        """Ask for `count` more replicas. Each is born a standby, outside the router.
+
+        They run on the GPU type of `service`, which may be a fallback of the one that is known by
+        its id. `avoid`: machines to keep away from, if there are others.
+        """
 
     async def admit(self, service: Service, replica: ReplicaId) -> None:
         """Ask the router to send traffic. A return proves that the request was accepted."""

@@ -9,8 +9,11 @@ from profiler.errors import RetryLater
 
 ROUTER_READY_S = 15.0
 
-_POLICY = "round_robin"
+_EVEN = ("--policy=round_robin",)
 """Works from no worker on; power_of_two wants two before it starts."""
+_UNEVEN = ("--policy=cache_aware", "--balance-abs-threshold=1", "--balance-rel-threshold=1.0")
+"""The shortest queue first: in turn, replicas that differ would all serve at the slowest one's
+rate."""
 _RETRIES = (
     "--retry-max-retries=100",
     "--retry-initial-backoff-ms=100",
@@ -21,14 +24,14 @@ its replica dies before the answer began."""
 _REQUEST_TIMEOUT_S = 3600
 
 
-def router_args(host: str, port: int, metrics_port: int) -> tuple[str, ...]:
-    """Flags that every runtime sets."""
+def router_args(host: str, port: int, metrics_port: int, *, even: bool) -> tuple[str, ...]:
+    """Flags that every runtime sets; `even`: all replicas are on one GPU type."""
     return (
         f"--host={host}",
         f"--port={port}",
         f"--prometheus-host={host}",
         f"--prometheus-port={metrics_port}",
-        f"--policy={_POLICY}",
+        *(_EVEN if even else _UNEVEN),
         *_RETRIES,
         f"--request-timeout-secs={_REQUEST_TIMEOUT_S}",
         "--health-check-interval-secs=5",
@@ -36,9 +39,16 @@ def router_args(host: str, port: int, metrics_port: int) -> tuple[str, ...]:
     )
 
 
-def router_command(python: str, host: str, port: int, metrics_port: int) -> tuple[str, ...]:
+def router_command(
+    python: str, host: str, port: int, metrics_port: int, *, even: bool
+) -> tuple[str, ...]:
     """Give the program and flags of a router whose workers are added by its API."""
-    return (python, "-m", "vllm_router.launch_router", *router_args(host, port, metrics_port))
+    return (
+        python,
+        "-m",
+        "vllm_router.launch_router",
+        *router_args(host, port, metrics_port, even=even),
+    )
 
 
 class LocalRouter:

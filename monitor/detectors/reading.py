@@ -62,6 +62,8 @@ class ReplicaReading:
     canary: Canary | None = None
     """The latest probe."""
     gpus: tuple[GpuReading, ...] = ()
+    kind: str = ""
+    """Its GPU type where it is not the one that the service was planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +92,10 @@ class Expectation:
     scrape_s: float
     """Between two pages of a replica."""
     start_up_s: float
+    kinds: tuple[tuple[str, StepCost, Limits], ...] = ()
+    """What steps take on other GPU types that replicas may be on."""
+
+    def steps(self, kind: str) -> tuple[StepCost, Limits]:
+        """What steps take on a GPU type."""
+        known = ((cost, limits) for name, cost, limits in self.kinds if name == kind)
+        return next(known, (self.cost, self.limits))

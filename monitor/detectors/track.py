@@ -19,6 +19,8 @@ from monitor.detectors.reading import Expectation, ReplicaReading
 from monitor.detectors.trend import Trend
 from monitor.detectors.wedged import Vitals
 from monitor.signals import EngineSignals
+from profiler.scheduler import Limits
+from profiler.step_cost import StepCost
 
 WARM_S = 30.0
 """How long after it got ready a replica's steps are not judged: it compiles and fills caches."""
@@ -80,29 +82,41 @@ def charted(
     quiet: bool,
 ) -> dict[str, Track]:
     """Put new windows on their replicas' charts."""
-    judged = [(r.id, p) for r in replicas if (p := _judged(r, tracks[r.id])) is not None]
+    judged = [(r, p) for r in replicas if (p := _judged(r, tracks[r.id])) is not None]
     if not judged:
         return tracks
-    windows = Windows(*np.array(
-        [(p.window_s, p.itl_count, p.itl_sum_s, p.prompt_tokens or 0.0) for _, p in judged],
-        np.float64,
-    ).T.copy())  # fmt: skip
-    should_s = np.empty(len(judged))
-    expected_gap_s(expected.cost, expected.limits, lengths, windows, should_s)
-    gaps_s = windows.gaps_s / windows.gaps
-    found = np.log(gaps_s / should_s).tolist()
+    found: dict[str, tuple[float, float]] = {}
+    for kind in {r.kind for r, _ in judged}:
+        of_kind = [(r.id, p) for r, p in judged if r.kind == kind]
+        found |= _residuals(of_kind, lengths, *expected.steps(kind))
     peers = sorted(t.chart.residual for t in tracks.values() if t.chart.windows)
-    for (name, p), gap_s, residual in zip(judged, gaps_s.tolist(), found, strict=True):
-        kept = tracks[name]
+    for replica, p in judged:
+        kept, (gap_s, residual) = tracks[replica.id], found[replica.id]
         if not math.isfinite(residual):
             continue
         window = Window(kept.at_s or 0.0, p.window_s, gap_s, residual)
         usual = usual_of_peers(kept.chart, peers)
         chart = kept.chart.seen(window, usual, expected.slo.itl_s, quiet)
-        tracks[name] = Track(
+        tracks[replica.id] = Track(
             kept.signals, kept.at_s, kept.pulse, kept.fresh, kept.vitals, chart, kept.gpus
         )
     return tracks
+
+
+def _residuals(
+    judged: Sequence[tuple[str, Pulse]], lengths: Lengths, cost: StepCost, limits: Limits
+) -> dict[str, tuple[float, float]]:
+    """Mean gap of each one's window, and log of it over what its own batch should take."""
+    windows = Windows(*np.array(
+        [(p.window_s, p.itl_count, p.itl_sum_s, p.prompt_tokens or 0.0) for _, p in judged],
+        np.float64,
+    ).T.copy())  # fmt: skip
+    should_s = np.empty(len(judged))
+    expected_gap_s(cost, limits, lengths, windows, should_s)
+    gaps_s = windows.gaps_s / windows.gaps
+    names = (name for name, _ in judged)
+    pairs = zip(gaps_s.tolist(), np.log(gaps_s / should_s).tolist(), strict=True)
+    return dict(zip(names, pairs, strict=True))
 
 
 def _judged(replica: ReplicaReading, kept: Track) -> Pulse | None:

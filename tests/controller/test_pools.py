@@ -6,7 +6,8 @@ import pytest
 
 from controller.api import parse_service
 from controller.decide import Reason, State, decide
-from controller.pools import Pools, read_pools, within_grant
+from controller.observation import Observation
+from controller.pools import Pools, read_pools
 from controller.service import Bounds, Service, resolve_service, service_id
 from profiler.errors import Refused
 from tests.controller.builders import a_decision, a_manifest, a_service, an_observation
@@ -17,14 +18,22 @@ def named(name: str, **changes: object) -> Service:
     return replace(service, **changes)  # type: ignore[arg-type]
 
 
-def claims(pools: Pools, service: Service, serving: int, now_s: float = 0.0) -> int | None:
+def claims(pools: Pools, service: Service, serving: int, now_s: float = 0.0) -> int:
+    """Replicas that it may have of what it wants."""
     seen = an_observation("S", service=service)
-    return pools.granted(seen, a_decision(serving=serving, standby=0), serving, now_s)
+    decision = a_decision(serving=serving, standby=0)
+    limited = pools.limited(seen, decision, serving, now_s)
+    return serving if limited is None else dict(limited.service.bounds.granted)[service.gpu]
+
+
+def within(seen: Observation, granted: int) -> Observation:
+    bounds = replace(seen.service.bounds, granted=((seen.service.gpu, granted),))
+    return replace(seen, service=replace(seen.service, bounds=bounds))
 
 
 def test_without_a_pool_nothing_is_limited() -> None:
-    assert claims(Pools(), named("a"), 9) is None
-    assert claims(Pools({"H100-SXM": 1}), named("a"), 9) is None
+    assert claims(Pools(), named("a"), 9) == 9
+    assert claims(Pools({"H100-SXM": 1}), named("a"), 9) == 9
 
 
 def test_what_is_there_is_granted_and_no_more() -> None:
@@ -58,11 +67,28 @@ def test_grants_are_made_once_a_second() -> None:
 
 def test_a_decision_within_a_grant_says_so_and_gives_up_standbys_first() -> None:
     seen = an_observation("SS", service=a_service(bounds=Bounds(2, 5), standbys=2))
-    made, _ = decide(within_grant(seen, 3), State(serving=2), 0.0)
+    made, _ = decide(within(seen, 3), State(serving=2), 0.0)
     assert (made.serving, made.standby) == (2, 1)
-    made, _ = decide(within_grant(seen, 1), State(serving=2), 0.0)
+    made, _ = decide(within(seen, 1), State(serving=2), 0.0)
     assert (made.serving, made.standby) == (1, 0)
     assert Reason.POOL_SHORT in made.reasons
+
+
+def test_what_one_pool_does_not_grant_is_claimed_of_the_next() -> None:
+    other = replace(named("a"), gpu="T4")
+    service = replace(named("a", bounds=Bounds(4, 9)), fallbacks=(other,))
+    pools = Pools({"L4": 2, "T4": 3})
+    seen = an_observation("", service=service, worths=(("T4", 0.5),))
+    made, _ = decide(seen, State(), 0.0)
+    assert made.serving == 4
+    seen = pools.limited(seen, made, 4, 0.0) or seen
+    made, _ = decide(seen, State(), 0.0)
+    assert made.on_fallbacks == (("T4", 4),)
+    seen = pools.limited(seen, made, 6, 0.0) or seen
+    made, _ = decide(seen, State(), 0.0)
+    assert (made.serving, made.on_fallbacks) == (5, (("T4", 3),))
+    assert pools.limited(seen, made, 5, 0.0) is None
+    assert {Reason.FALLBACK_USED, Reason.POOL_SHORT} <= set(made.reasons)
 
 
 def test_pools_are_read_from_the_command_line() -> None:
@@ -75,6 +101,9 @@ def test_pools_are_read_from_the_command_line() -> None:
 def test_a_budget_bounds_the_count_and_must_pay_for_the_least() -> None:
     scaling = {"min": 1, "max": 9, "budgetGpus": 3}
     manifest = parse_service(a_manifest(scaling=scaling), "test")
-    assert resolve_service(manifest, {}).bounds.high == 3
+    service = resolve_service(manifest, {})
+    made, _ = decide(an_observation("SSS", service=service), State(serving=9), 0.0)
+    assert made.serving == 3
+    assert Reason.AT_BUDGET in made.reasons
     with pytest.raises(Refused, match=r"scaling\.budgetGpus 3: pays for 3 replicas of 1 GPUs"):
         resolve_service(parse_service(a_manifest(scaling={**scaling, "min": 4}), "test"), {})

@@ -15,6 +15,7 @@ def a_replica(**changes: Any) -> ReplicaView:
     fields: dict[str, Any] = {
         "id": "chat-1",
         "phase": "Serving",
+        "gpu": "L4",
         "age_s": 300.0,
         "running": 12.0,
         "waiting": 3.0,

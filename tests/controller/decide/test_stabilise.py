@@ -76,11 +76,6 @@ def test_none_serve_only_where_that_is_allowed() -> None:
     assert bounded((1, ()), Bounds(2, 5, zero_after_s=60.0)) == (2, (Reason.AT_MINIMUM,))
 
 
-def test_what_a_pool_grants_binds_below_the_minimum_too() -> None:
-    assert bounded((4, ()), Bounds(2, 5, granted=1)) == (1, (Reason.POOL_SHORT,))
-    assert bounded((4, ()), Bounds(2, 5, granted=4)) == (4, ())
-
-
 @given(st.integers(0, 50), st.integers(0, 10), st.integers(0, 10))
 def test_bounds_hold_for_any_count_and_bounding_twice_is_once(
     count: int, low: int, more: int
