@@ -126,11 +126,15 @@ class Observation:
 
     def worth(self, *phases: Phase) -> float:
         """The same, in replicas on the service's own GPU type."""
+        if not self.worths:
+            return float(self.count(*phases))
         each, inside = dict(self.worths), (s.replica for s in self.sightings)
         return sum(each.get(replica.gpu, 1.0) for replica in inside if replica.phase in phases)
 
     def on(self, gpu: str) -> "Observation":
         """Only the replicas on one GPU type; whatever is no fallback's is the service's own."""
+        if not self.worths:
+            return self
         known = dict(self.worths)
         kind = gpu if gpu in known else ""
         sightings = tuple(

@@ -250,8 +250,9 @@ class Observer:
         for replica in replicas:
             if replica.phase in (Phase.PENDING, Phase.STARTING, Phase.FAILED):
                 continue
-            watched = self._watched.get(replica.id, _Watched())
-            came, fresh = watched.arrivals, watched.latest(now_s)
+            watched = self._watched.get(replica.id)
+            came = None if watched is None else watched.arrivals
+            fresh = None if watched is None else watched.latest(now_s)
             part = None if came is None or fresh is None else came.rps
             queued = None if fresh is None or fresh.signals is None else fresh.signals.waiting
             if replica.phase is Phase.SERVING and (part is None or queued is None):
@@ -319,12 +320,11 @@ class Observer:
     def _lengths(self) -> Lengths | None:
         """Mean prompt and answer length of the requests that ended in the window."""
         windows = self._windows()
-        prompts = _increments([(a.prompt_length, b.prompt_length) for a, b in windows])
-        answers = _increments([(a.generation_length, b.generation_length) for a, b in windows])
-        inputs, outputs = _mean(prompts), _mean(answers)
-        if inputs is None or outputs is None:
+        prompts = _summed([(a.prompt_length, b.prompt_length) for a, b in windows])
+        answers = _summed([(a.generation_length, b.generation_length) for a, b in windows])
+        if not prompts[0] or not answers[0]:
             return None
-        return Lengths(sum(histogram.count for histogram in prompts), inputs, outputs)
+        return Lengths(prompts[0], prompts[1] / prompts[0], answers[1] / answers[0])
 
     def latency(self, percentile: float) -> tuple[float | None, float | None]:
         """TTFT and mean ITL at a percentile (0 to 1) over the window, s; the worst replica's."""
@@ -343,9 +343,17 @@ def _increments(pairs: Pairs) -> list[Histogram]:
     return [histogram for histogram in added if histogram is not None and histogram.count > 0]
 
 
-def _mean(added: list[Histogram]) -> float | None:
-    count = sum(histogram.count for histogram in added)
-    return sum(histogram.sum for histogram in added) / count if count else None
+def _summed(pairs: Pairs) -> tuple[float, float]:
+    """How many values were added, and their sum; an engine that began anew in between is left
+    out."""
+    count, total = 0.0, 0.0
+    for before, after in pairs:
+        if before is None or after is None or before.bounds != after.bounds:
+            continue
+        came, more = after.count - before.count, after.sum - before.sum
+        if came > 0 and more >= 0:
+            count, total = count + came, total + more
+    return count, total
 
 
 def _worst(pairs: Pairs, percentile: float) -> float | None:

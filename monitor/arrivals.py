@@ -6,7 +6,9 @@ of readings.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 
+from monitor.histogram import Histogram
 from monitor.signals import EngineSignals, Reading
 
 
@@ -27,6 +29,7 @@ COUNTERS = (
     "prefix_cache_queries_total",
 )
 """Fields of `EngineSignals` that only grow."""
+_counters = attrgetter(*COUNTERS)
 
 
 def arrivals_between(before: Reading, after: Reading) -> Arrivals | None:
@@ -46,15 +49,19 @@ def arrivals_between(before: Reading, after: Reading) -> Arrivals | None:
 
 def restarted(before: EngineSignals, after: EngineSignals) -> bool:
     """Whether some counter went back, so that all of them began anew."""
-    for name in COUNTERS:
-        a, b = getattr(before, name), getattr(after, name)
+    for a, b in zip(_counters(before), _counters(after), strict=True):
         if a is not None and b is not None and b < a:
             return True
-    then, now = before.requests_finished or {}, after.requests_finished or {}
-    if any(now.get(reason, count) < count for reason, count in then.items()):
-        return True
-    histograms = ((before.ttft, after.ttft), (before.e2e, after.e2e))
-    return any(a is not None and b is not None and b.count < a.count for a, b in histograms)
+    then, now = before.requests_finished, after.requests_finished
+    if then and now:
+        for reason, count in then.items():
+            if now.get(reason, count) < count:
+                return True
+    return _fell(before.ttft, after.ttft) or _fell(before.e2e, after.e2e)
+
+
+def _fell(before: Histogram | None, after: Histogram | None) -> bool:
+    return before is not None and after is not None and after.count < before.count
 
 
 def _finished(signals: EngineSignals) -> float | None:

@@ -47,21 +47,22 @@ def attainment(
     """
     if restarted(before, after):
         return None
-    ttft = _added(before.ttft, after.ttft)
-    tpot = _added(before.tpot, after.tpot)
-    e2e = _added(before.e2e, after.e2e)
+    ttft = before.ttft, after.ttft
+    tpot = before.tpot, after.tpot
+    e2e = before.e2e, after.e2e
     # every gap counted alike is the next best, so that long requests weigh more
-    itl = tpot if before.tpot and after.tpot else _added(before.itl, after.itl)
+    itl = tpot if before.tpot and after.tpot else (before.itl, after.itl)
     # a first token is counted before its request ends, so the histograms differ a little
-    requests = max((each.count for each in (ttft, tpot, e2e) if each is not None), default=0.0)
+    requests = max(_came(*ttft), _came(*tpot), _came(*e2e))
     shares: dict[str, float | None] = {}
-    for name, bound_s, added in (
+    for name, bound_s, pair in (
         ("ttft_ratio", slo.ttft_s, ttft),
         ("itl_ratio", slo.itl_s, itl),
         ("e2e_ratio", slo.e2e_s, e2e),
     ):
         if bound_s is None:
             continue
+        added = _added(*pair)
         if added is None:
             return None
         shares[name] = added.share_within(bound_s)
@@ -89,6 +90,10 @@ def _weighted(shares: Iterable[tuple[float | None, float]]) -> float | None:
     known = [(share, weight) for share, weight in shares if share is not None]
     total = sum(weight for _, weight in known)
     return sum(share * weight for share, weight in known) / total if total > 0 else None
+
+
+def _came(before: Histogram | None, after: Histogram | None) -> float:
+    return 0.0 if before is None or after is None else after.count - before.count
 
 
 def _added(before: Histogram | None, after: Histogram | None) -> Histogram | None:

@@ -17,7 +17,7 @@ from controller.operator.manifests import (
     template_hash,
 )
 from controller.operator.paths import path_of
-from controller.service import Bounds
+from controller.service import Bounds, Service
 from profiler.configuration import Configuration
 from profiler.slo import Slo
 from tests.controller.builders import a_capacity, a_profile, a_service
@@ -140,6 +140,28 @@ def test_what_does_not_run_in_a_replica_is_no_rollout(field: str) -> None:
 def test_what_runs_in_a_replica_is_a_rollout(field: str) -> None:
     changed = replace(SERVICE, **{field: OTHER[field]})
     assert template_hash(changed, IMAGES) != template_hash(SERVICE, IMAGES)
+
+
+def test_a_pod_keeps_away_from_nodes_only_where_it_can_and_that_is_no_rollout() -> None:
+    pod = engine_pod(SERVICE, OWNER, IMAGES, ("n1", "n2"))
+    ((preferred,),) = pod["spec"]["affinity"]["nodeAffinity"].values()
+    fields = preferred["preference"]["matchFields"]
+    assert [(f["key"], f["operator"], f["values"]) for f in fields] == [
+        ("metadata.name", "NotIn", ["n1"]),
+        ("metadata.name", "NotIn", ["n2"]),
+    ]
+    assert pod["metadata"]["labels"][labels.TEMPLATE] == template_hash(SERVICE, IMAGES)
+    assert "affinity" not in engine_pod(SERVICE, OWNER, IMAGES)["spec"]
+
+
+def test_services_with_fallbacks_route_by_the_shortest_queue() -> None:
+    def policy(service: Service) -> str:
+        deployment = router_objects(service, OWNER, IMAGES)[3]
+        command = deployment["spec"]["template"]["spec"]["containers"][0]["command"]
+        return next(str(flag) for flag in command if flag.startswith("--policy="))
+
+    assert policy(SERVICE) == "--policy=round_robin"
+    assert policy(replace(SERVICE, fallbacks=(VLLM,))) == "--policy=cache_aware"
 
 
 def test_another_image_of_the_operator_is_a_rollout_of_who_uses_it() -> None:

@@ -1,9 +1,11 @@
 """Where a pod stands in a replica's life, read off its JSON."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from controller.api.llmservice import EngineType
 from controller.kube.client import KubeClient
 from controller.observation import Phase, Replica
 from controller.operator import labels
@@ -121,6 +123,19 @@ def test_a_pod_of_another_template_is_stale() -> None:
     common = {labels.SERVICE: "chat", labels.ROLE: labels.ROLE_SERVING}
     assert not seen(metadata={"labels": common | {labels.TEMPLATE: current}}).stale
     assert seen(metadata={"labels": common | {labels.TEMPLATE: "older"}}).stale
+
+
+def test_a_pod_on_a_fallback_is_current_and_says_what_it_is_on() -> None:
+    own = a_service(engine=EngineType.VLLM)
+    other = replace(own, gpu="H100-SXM", gpu_product="NVIDIA-H100-80GB-HBM3")
+    runtime = a_runtime()
+    runtime.serve(replace(own, fallbacks=(other,)), Owner("chat", "uid"))
+    for name, kind in (("chat-1", own), ("chat-2", other)):
+        common = {labels.SERVICE: "chat", labels.TEMPLATE: template_hash(kind, IMAGES)}
+        pod = a_pod(metadata={"name": name, "labels": common}, spec={"nodeName": "n7"})
+        runtime.take(("default", name), pod)
+    shown = [(r.gpu, r.node, r.stale) for r in runtime.replicas(own.id)]
+    assert shown == [("L4", "n7", False), ("H100-SXM", "n7", False)]
 
 
 async def test_a_change_wakes_its_service_and_a_deletion_forgets_the_pod() -> None:
