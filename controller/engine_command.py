@@ -51,10 +51,18 @@ def engine_command(
         f"--served-model-name={service.served_name}",
         f"--host={host}",
         f"--port={port}",
+        *_revision(service),
         *service.configuration.engine_args(),
         f"--shutdown-timeout={SHUTDOWN_TIMEOUT_S}",
         *service.args,
     )
+
+
+def _revision(service: Service) -> tuple[str, ...]:
+    """Nothing for the emulated engine: it loads no weights."""
+    if service.engine is not EngineType.VLLM or not service.pods.revision:
+        return ()
+    return (f"--revision={service.pods.revision}",)
 
 
 def _program(service: Service, emulator: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ Without a worker the router tries a request again and again, half a second apart
 each try as an error: the count grows exactly while somebody waits.
 """
 
+import asyncio
 import logging
 
 import aiohttp
@@ -20,20 +21,24 @@ log = logging.getLogger(__name__)
 
 
 class Held:
-    """Reads one router's count of tries that found no worker."""
+    """Reads a service's routers' counts of tries that found no worker."""
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
         self._http = http
-        self._before: float | None = None
+        self._before: dict[str, float] = {}
 
     async def read(self, runtime: Runtime, service: ServiceId) -> float | None:
-        """Tries since the last look; None where the router does not say."""
-        url = runtime.router_metrics(service)
-        total = None if url is None else await self._total(url)
-        before, self._before = self._before, total
-        if total is None or before is None:
-            return None
-        return total - before if total >= before else total  # it began anew
+        """Tries since the last look; None where no router says."""
+        urls = runtime.router_metrics(service)
+        totals = await asyncio.gather(*(self._total(url) for url in urls))
+        now = {url: total for url, total in zip(urls, totals, strict=True) if total is not None}
+        before, self._before = self._before, now
+        known = [
+            total - before[url] if total >= before[url] else total  # it began anew
+            for url, total in now.items()
+            if url in before
+        ]
+        return sum(known) if known else None
 
     async def _total(self, url: str) -> float | None:
         try:

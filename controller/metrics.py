@@ -122,6 +122,10 @@ class Metrics:
             self._registry.register(collector)
         ProcessCollector(registry=self._registry)
 
+    def add(self, instrument: Collector) -> None:
+        """Show one more instrument, which must be on no other registry."""
+        self._registry.register(_Plain(instrument))
+
     def watching(self, service: Service, now_s: Callable[[], float]) -> Publish:
         """Make what a loop publishes its outcomes to; `now_s` is the loop's own clock."""
 

@@ -4,15 +4,20 @@ What the manifest leaves open is recommended here; everything below takes the fr
 `Service` and never looks at a manifest again.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NewType
 
 from controller.api.llmservice import (
     EngineType,
     LLMService,
+    LLMServiceSpec,
+    ModelCacheSpec,
+    RouterSpec,
     ScalingMode,
     ScalingSpec,
+    SecretKeySpec,
     SloSpec,
     WorkloadSpec,
 )
@@ -58,6 +63,20 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class PodOptions:
+    """How replicas run in a cluster; the local runtime has no use for it."""
+
+    revision: str = ""
+    cache: ModelCacheSpec | None = None
+    token_secret: SecretKeySpec | None = None
+    template: str = "{}"
+    """Strategic merge over the Pod, JSON."""
+    device_class: str = ""
+    """GPUs are claimed of it; empty: they are counted as `nvidia.com/gpu`."""
+    router: RouterSpec = field(default_factory=RouterSpec)
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A resolved LLMService."""
 
@@ -92,6 +111,7 @@ class Service:
     """And in a sentence."""
     price_per_hour: float = 1.0
     """Of one GPU."""
+    pods: PodOptions = field(default_factory=PodOptions)
     fallbacks: tuple["Service", ...] = ()
     """The same on other GPU types, for when this one has no room: what carries most for its price
     first."""
@@ -126,14 +146,55 @@ def resolve_service(
     searched. Raises `Refused` (unknown model, GPU or profile, a model that does not fit, an
     SLO that no configuration meets).
     """
-    spec = manifest.spec
-    slo = read_objective(spec.slo)
-    workload = read_traffic(spec.workload)
+    return made_service(manifest, answer_to(manifest.spec, profiles, in_force))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the search found for a spec; services that ask the same may share it."""
+
+    slo: Slo
+    workload: Workload
+    origin: Origin
+    why: str
+    kinds: tuple[Mapping[str, Any], ...]
+    """Fields of a `Service` that differ by GPU type, the one chosen first."""
+
+
+def question_of(
+    spec: LLMServiceSpec, profiles: Mapping[str, EngineProfile], in_force: InForce | None
+) -> tuple[object, ...]:
+    """Everything that the answer depends on, to be compared."""
+    engine = spec.engine.model_dump_json(exclude={"image", "command", "args", "pod_template"})
+    placement = spec.placement.model_dump_json(exclude={"priority", "device_class"})
+    return (
+        spec.model.uri, engine, placement, spec.slo, spec.workload, in_force,
+        profiles.get(spec.placement.profile),
+    )  # fmt: skip
+
+
+def answer_to(
+    spec: LLMServiceSpec, profiles: Mapping[str, EngineProfile], in_force: InForce | None
+) -> Answer:
+    """Search; raises as `resolve_service` does."""
+    slo, workload = read_objective(spec.slo), read_traffic(spec.workload)
     choice = choose(spec, profiles, workload, slo, in_force)
-    chosen = choice.candidate
+    kinds = (choice.candidate, *choice.fallbacks)
+    return Answer(
+        slo=slo,
+        workload=workload,
+        origin=choice.origin,
+        why=choice.message,
+        kinds=tuple(_run_as(kind, workload, slo) for kind in kinds),
+    )
+
+
+def made_service(manifest: LLMService, found: Answer) -> Service:
+    """Put a manifest and what was found for it together."""
+    spec = manifest.spec
     bounds = Bounds(1, 1)
     if spec.scaling is not None:
-        scaling, gpus = spec.scaling, chosen.profile.layout.gpus
+        scaling, gpus = spec.scaling, found.kinds[0]["profile"].layout.gpus
         _check_budget(scaling, gpus)
         bounds = Bounds(
             scaling.min,
@@ -156,21 +217,25 @@ def resolve_service(
         image=spec.engine.image,
         command=tuple(spec.engine.command),
         args=tuple(spec.engine.args),
-        slo=slo,
+        slo=found.slo,
         bounds=bounds,
         standbys=spec.resilience.standbys,
-        **_run_as(chosen, workload, slo),
-        workload=workload,
+        **found.kinds[0],
+        workload=found.workload,
         priority=spec.placement.priority,
-        origin=choice.origin,
-        why=choice.message,
-    )
-    return replace(
-        service,
-        fallbacks=tuple(
-            replace(service, **_run_as(other, workload, slo)) for other in choice.fallbacks
+        origin=found.origin,
+        why=found.why,
+        pods=PodOptions(
+            revision=spec.model.revision,
+            cache=spec.model.cache,
+            token_secret=spec.model.token_secret,
+            template=json.dumps(spec.engine.pod_template, sort_keys=True),
+            device_class=spec.placement.device_class,
+            router=spec.router,
         ),
     )
+    fallbacks = tuple(replace(service, **other) for other in found.kinds[1:])
+    return replace(service, fallbacks=fallbacks)
 
 
 def _run_as(candidate: Candidate, workload: Workload, slo: Slo) -> dict[str, Any]:

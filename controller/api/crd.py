@@ -24,6 +24,12 @@ _RULES: dict[str, list[dict[str, str]]] = {
             "has(self.slo.itlMs) || has(self.slo.e2eMs)))",
             "message": "scaling needs an slo: give slo.ttftMs, slo.itlMs or slo.e2eMs",
         },
+        {
+            "rule": "!(has(self.scaling) && has(self.scaling.zeroAfterSeconds) && "
+            "has(self.router) && has(self.router.type) && self.router.type == 'InferencePool')",
+            "message": "scaling.zeroAfterSeconds needs router.type VllmRouter, which holds "
+            "requests while nobody serves",
+        },
     ],
     "PlacementSpec": [
         {"rule": "has(self.gpu) != has(self.gpus)", "message": "give gpu or gpus, and not both"},
@@ -31,6 +37,19 @@ _RULES: dict[str, list[dict[str, str]]] = {
             "rule": "!has(self.gpus) || !has(self.profile) || self.profile == ''",
             "message": "a profile is for one GPU type: give gpu instead of gpus",
         },
+        {
+            "rule": "!has(self.gpus) || !has(self.deviceClass) || self.deviceClass == ''",
+            "message": "a deviceClass is for one GPU type: give gpu instead of gpus",
+        },
+    ],
+    "RouterSpec": [
+        {
+            "rule": "(has(self.type) && self.type == 'InferencePool') == has(self.endpointPicker)",
+            "message": "give endpointPicker with type InferencePool, and only then",
+        }
+    ],
+    "EngineType": [
+        {"rule": "self == oldSelf", "message": "cannot be changed: make another service"}
     ],
     "ScalingSpec": [
         {"rule": "self.min <= self.max", "message": "min exceeds max: lower min or raise max"}
@@ -38,7 +57,8 @@ _RULES: dict[str, list[dict[str, str]]] = {
 }
 _KEPT = (
     "type", "description", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength",
-    "minItems", "maxItems", "default", "format", "x-kubernetes-list-type",
+    "minItems", "maxItems", "default", "format", "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
 )  # fmt: skip
 

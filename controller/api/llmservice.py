@@ -5,7 +5,7 @@ types. No floats (milliseconds, percent and decimal strings instead), enums for 
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,27 @@ Decimal = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?$", max_l
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
+DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9.]*$", max_length=253)]
+
+
+class ModelCacheSpec(Document):
+    """A volume that the service's Pods share."""
+
+    claim_name: DnsName
+    """PersistentVolumeClaim in the service's namespace."""
+    path: str = Field(default="/model-cache", pattern=r"^/[^:]*$", max_length=1024)
+    """Where it is mounted; `HF_HOME` of the engine."""
+
+
+class SecretKeySpec(Document):
+    """A key of a Secret in the service's namespace."""
+
+    name: DnsName
+    """Secret."""
+    key: str = Field(default="token", pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)
+    """Key in it."""
+
+
 class ModelSpec(Document):
     """What is served."""
 
@@ -35,6 +56,12 @@ class ModelSpec(Document):
     """Hub name, or a path that the engine can read."""
     served_name: str = Field(default="", max_length=253)
     """Name in requests; the uri when empty."""
+    revision: str = Field(default="", max_length=253)
+    """Branch, tag or commit of a hub's repository; its default when empty."""
+    cache: ModelCacheSpec | None = None
+    """Where downloaded weights are kept; each Pod downloads its own when absent."""
+    token_secret: SecretKeySpec | None = None
+    """Token for a hub's gated models; WhaleFlux itself never reads it."""
 
 
 class EngineType(StrEnum):
@@ -78,6 +105,11 @@ class EngineSpec(Document):
     """Program to run instead of the engine's own."""
     args: list[Argument] = Field(default_factory=list, max_length=64)
     """Further arguments, after those that WhaleFlux sets."""
+    pod_template: dict[str, Any] = Field(
+        default_factory=dict, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
+    """Metadata and spec laid over each engine's Pod by strategic merge; the container is `engine`.
+    What WhaleFlux finds its Pods by cannot be changed."""
     tensor_parallel_size: PositiveInt | None = Field(default=None, le=64)
     """GPUs that share every matrix."""
     pipeline_parallel_size: PositiveInt | None = Field(default=None, le=64)
@@ -187,7 +219,11 @@ class PlacementSpec(Document):
     node_gpus: PositiveInt = Field(default=8, le=16)
     """GPUs of a node; a replica lies within one."""
     profile: str = Field(default="", max_length=253)
-    """EngineProfile to predict with; computed from data sheets when empty."""
+    """EngineProfile to predict with, of the service's namespace or the operator's; computed from
+    data sheets when empty."""
+    device_class: str = Field(default="", max_length=253)
+    """DeviceClass to claim GPUs of (dynamic resource allocation); they are counted as
+    `nvidia.com/gpu` when empty."""
 
     @model_validator(mode="after")
     def _one_way_to_name_gpus(self) -> Self:
@@ -195,6 +231,42 @@ class PlacementSpec(Document):
             raise ValueError("give gpu or gpus, and not both")
         if self.gpus is not None and self.profile:
             raise ValueError("a profile is for one GPU type: give gpu instead of gpus")
+        if self.gpus is not None and self.device_class:
+            raise ValueError("a deviceClass is for one GPU type: give gpu instead of gpus")
+        return self
+
+
+class RouterType(StrEnum):
+    """Who sends requests to replicas."""
+
+    VLLM_ROUTER = "VllmRouter"
+    INFERENCE_POOL = "InferencePool"
+
+
+class EndpointPickerSpec(Document):
+    """The Service that picks a replica for a Gateway."""
+
+    name: DnsName
+    """Service in the service's namespace."""
+    port: PositiveInt = Field(default=9002, le=65535)
+    """Its gRPC port."""
+
+
+class RouterSpec(Document):
+    """How requests find a replica in a cluster."""
+
+    type: RouterType = RouterType.VLLM_ROUTER
+    """VllmRouter: a router of the service's own. InferencePool: a Gateway's, where that is
+    installed."""
+    replicas: PositiveInt = Field(default=2, le=16)
+    """Of the service's own router."""
+    endpoint_picker: EndpointPickerSpec | None = None
+    """For type InferencePool."""
+
+    @model_validator(mode="after")
+    def _somebody_picks(self) -> Self:
+        if (self.type is RouterType.INFERENCE_POOL) != (self.endpoint_picker is not None):
+            raise ValueError("give endpointPicker with type InferencePool, and only then")
         return self
 
 
@@ -224,6 +296,8 @@ class LLMServiceSpec(Document):
     """Which GPUs."""
     resilience: ResilienceSpec = Field(default_factory=ResilienceSpec)
     """Standbys."""
+    router: RouterSpec = Field(default_factory=RouterSpec)
+    """Who sends requests to replicas."""
 
     @model_validator(mode="after")
     def _one_writer_of_replicas(self) -> Self:
@@ -232,6 +306,12 @@ class LLMServiceSpec(Document):
         bounded = (self.slo.ttft_ms, self.slo.itl_ms, self.slo.e2e_ms)
         if self.scaling is not None and all(bound is None for bound in bounded):
             raise ValueError("scaling needs an slo: give slo.ttftMs, slo.itlMs or slo.e2eMs")
+        sleeps = self.scaling is not None and self.scaling.zero_after_seconds is not None
+        if sleeps and self.router.type is RouterType.INFERENCE_POOL:
+            raise ValueError(
+                "scaling.zeroAfterSeconds needs router.type VllmRouter, which holds "
+                "requests while nobody serves"
+            )
         return self
 
 

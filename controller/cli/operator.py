@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import secrets
 import signal
+import socket
 from typing import Annotated
 
 import typer
@@ -10,21 +12,34 @@ import typer
 from controller.cli.options import GpuPool
 from controller.console import serve_console
 from controller.logs import set_up_logs
+from controller.operator.lease import LeaseLost, LeaseName
 from controller.operator.manifests import Images
-from controller.operator.operator import Shared, operator_of
+from controller.operator.operator import Operator, Shared, operator_of
 from controller.pools import read_pools
+from profiler.errors import Refused
 
 
 def operator(
     namespace: Annotated[
-        str, typer.Option(help="Watch this namespace only; all when empty.", envvar="NAMESPACE")
-    ] = "",
+        list[str] | None, typer.Option(help="Watch this namespace; repeat it. All without any.")
+    ] = None,
     image: Annotated[
         str, typer.Option(help="Image of router and emulated engine.", envvar="WHALEFLUX_IMAGE")
     ] = "whaleflux/whaleflux:latest",
     vllm_image: Annotated[
         str, typer.Option(help="Default image of vLLM.", envvar="VLLM_IMAGE")
     ] = "vllm/vllm-openai:v0.32.0",
+    leader_elect: Annotated[
+        bool, typer.Option(help="Work only while holding a Lease: for several replicas.")
+    ] = False,
+    lease_name: Annotated[str, typer.Option(help="Name of the Lease.")] = "whaleflux-operator",
+    lease_namespace: Annotated[
+        str, typer.Option(help="Namespace of the Lease, and of EngineProfiles for everybody.")
+    ] = "",
+    network_policy_from: Annotated[
+        list[str] | None,
+        typer.Option(help="Make NetworkPolicies; this namespace may reach engines; repeat it."),
+    ] = None,
     gpu_metrics: Annotated[
         list[str] | None,
         typer.Option(help="URL of DCGM exporters; repeat it. All addresses of a name are read."),
@@ -36,24 +51,43 @@ def operator(
 ) -> None:
     """Watch LLMServices and keep them within their objectives."""
     set_up_logs(log_level, as_json=True)
-    shared = Shared(tuple(gpu_metrics or ()), read_pools(gpu_pool or ()))
-    asyncio.run(_operate(Images(image, vllm_image), namespace, (host, port), shared))
+    if leader_elect and not lease_namespace:
+        raise Refused("--leader-elect: give --lease-namespace, where the Lease is")
+    identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    shared = Shared(
+        images=Images(image, vllm_image),
+        namespaces=tuple(namespace or ()),
+        home=lease_namespace,
+        lease=LeaseName(lease_namespace, lease_name, identity) if leader_elect else None,
+        policies_from=tuple(network_policy_from or ()),
+        gpu_metrics=tuple(gpu_metrics or ()),
+        pools=read_pools(gpu_pool or ()),
+    )
+    asyncio.run(_operate(shared, (host, port)))
 
 
-async def _operate(images: Images, namespace: str, where: tuple[str, int], shared: Shared) -> None:
+async def _operate(shared: Shared, where: tuple[str, int]) -> None:
     stop, (host, port) = asyncio.Event(), where
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with (
-        operator_of(images, namespace, shared) as operator_,
+        operator_of(shared) as operator_,
         serve_console(
             operator_.views, port, host, ready=operator_.ready, metrics=operator_.metrics
         ),
     ):
-        work = asyncio.create_task(operator_.run())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        work.cancel()
+        await _run_until(operator_, stop)
+
+
+async def _run_until(operator_: Operator, stop: asyncio.Event) -> None:
+    """Run until told to stop; a Lease that was lost ends the process, which begins anew."""
+    work = asyncio.create_task(operator_.run())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    work.cancel()
+    try:
         with contextlib.suppress(asyncio.CancelledError):
             await work
+    except* LeaseLost as lost:
+        raise Refused(str(lost.exceptions[0])) from None

@@ -4,21 +4,25 @@ Every failure is a `KubeError` that says what was asked and what the server answ
 and 5xx are `RetryLater`s too: the caller's loop comes back.
 """
 
+import asyncio
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from controller.clock import monotonic_s
 from profiler.errors import Refused, RetryLater, WhaleFluxError
 
 FIELD_MANAGER = "whaleflux"
 _DEFAULT_KUBECONFIG = Path("~/.kube/config").expanduser()
 _READ_BUFFER_BYTES = 1 << 21
+_AT_ONCE = 32
+"""Requests under way; more would wait in the API server's own queues, and in others' way."""
 _TIMEOUT_S = 30.0
 
 
@@ -84,13 +88,24 @@ class Credentials:
         return context
 
 
+Tell = Callable[[str, int, float], None]
+"""Takes the verb, the HTTP status (0: no answer) and the seconds of a request."""
+
+
+def tell_nobody(verb: str, status: int, took_s: float) -> None:
+    """Tell nobody."""
+
+
 class KubeClient:
     """One session to one API server."""
 
     def __init__(self, session: aiohttp.ClientSession, credentials: Credentials) -> None:
+        self.tell: Tell = tell_nobody
+        """Told of every request but watches."""
         self._session = session
         self._credentials = credentials
         self._tls = credentials.tls()
+        self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def get(self, path: str, **query: str) -> bytes:
         """Read an object or a list page."""
@@ -109,6 +124,10 @@ class KubeClient:
         """Merge patch."""
         query = {"fieldManager": FIELD_MANAGER}
         return await self._send("PATCH", path, query, body, "application/merge-patch+json")
+
+    async def put(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Replace an object; `Conflict` where its version is no longer the one that was read."""
+        return await self._send("PUT", path, {}, body, "application/json")
 
     async def delete(self, path: str, **body: Any) -> bytes:
         """Delete; `body` is DeleteOptions."""
@@ -138,6 +157,24 @@ class KubeClient:
         body: Mapping[str, Any] | None = None,
         content_type: str | None = None,
     ) -> bytes:
+        async with self._room:
+            began_s, status = monotonic_s(), 0
+            try:
+                status, content = await self._answer(verb, path, query, body, content_type)
+            finally:
+                self.tell(verb, status, monotonic_s() - began_s)
+        if status >= 400:
+            raise _error(verb, path, status, content.decode(errors="replace"))
+        return content
+
+    async def _answer(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        content_type: str | None,
+    ) -> tuple[int, bytes]:
         headers = self._credentials.headers()
         if content_type is not None:
             headers["Content-Type"] = content_type
@@ -151,12 +188,9 @@ class KubeClient:
                 ssl=self._tls,
                 timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
             ) as answer:
-                content = await answer.read()
+                return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RetryLater(f"kubernetes: {verb} {path}: {error or 'no answer'}") from error
-        if answer.status >= 400:
-            raise _error(verb, path, answer.status, content.decode(errors="replace"))
-        return content
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -5,6 +5,13 @@ from datetime import datetime
 import msgspec
 
 
+class OwnerReference(msgspec.Struct, frozen=True, gc=False):
+    """Who owns an object."""
+
+    uid: str = ""
+    controller: bool = False
+
+
 class Meta(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """Metadata."""
 
@@ -16,6 +23,17 @@ class Meta(msgspec.Struct, rename="camel", frozen=True, gc=False):
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
     labels: dict[str, str] = {}
+    owner_references: list[OwnerReference] = []
+
+    @property
+    def owned(self) -> bool:
+        """Whether something controls it."""
+        return self.controller is not None
+
+    @property
+    def controller(self) -> str | None:
+        """Uid of what controls it."""
+        return next((owner.uid for owner in self.owner_references if owner.controller), None)
 
 
 class PodCondition(msgspec.Struct, rename="camel", frozen=True, gc=False):

@@ -86,11 +86,15 @@ class Reflector(Generic[T]):
         self.items: dict[Key, T] = {}
         self.synced = asyncio.Event()
         """Set once the first list is complete; nothing may be decided before."""
+        self.resource = path.rsplit("/", 1)[1]
+        """Plural of what is mirrored."""
         self._client = client
         self._path = path
         self._query = {"labelSelector": selector} if selector else {}
         self._decode = msgspec.json.Decoder(kind).decode
         self._listener = listener
+        self.restarted: Callable[[], None] = lambda: None
+        """Called whenever a watch ended in an error."""
         self._version = ""
         self._pause_s = _RETRY_FIRST_S
 
@@ -104,9 +108,11 @@ class Reflector(Generic[T]):
                 # A server that ends watches at once must not be asked in a hot loop.
                 await asyncio.sleep(_RETRY_FIRST_S)
             except Gone:
+                self.restarted()
                 self._version = ""
                 await asyncio.sleep(_RETRY_FIRST_S)
             except _TRANSIENT as error:
+                self.restarted()
                 log.warning("watch %s: %s; again in %.1f s", self._path, error, self._pause_s)
                 await asyncio.sleep(self._pause_s)
                 self._pause_s = min(2 * self._pause_s, _RETRY_LONGEST_S)

@@ -1,4 +1,4 @@
-"""The operator: four watches, and a worker per LLMService.
+"""The operator: its watches, and a worker per LLMService while it leads.
 
 Nothing is decided before the caches have synced: a pod that is not yet seen would be
 started again.
@@ -6,9 +6,10 @@ started again.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -22,8 +23,12 @@ from controller.kube.objects import Custom, Pod
 from controller.kube.reflector import Key
 from controller.metrics import Metrics
 from controller.operator import labels
+from controller.operator.children import Children
 from controller.operator.gpu_health import GpuHealth
+from controller.operator.instruments import Instruments
+from controller.operator.lease import Election, LeaseName
 from controller.operator.manifests import Images
+from controller.operator.resolver import Resolver
 from controller.operator.service_worker import ServiceWorker, Surroundings
 from controller.pools import Pools
 from controller.runtimes.kubernetes import KubernetesRuntime
@@ -40,67 +45,108 @@ log = logging.getLogger(__name__)
 class Shared:
     """What all services have in common."""
 
+    images: Images
+    namespaces: tuple[str, ...] = ()
+    """Watched; empty: all."""
+    home: str = ""
+    """Namespace whose EngineProfiles are everybody's; empty: none."""
+    lease: LeaseName | None = None
+    """By which one of several operators leads; None: there is one only."""
+    policies_from: tuple[str, ...] = ()
+    """Namespaces that may reach engines and metrics; empty: no network policies are made."""
     gpu_metrics: tuple[str, ...] = ()
     """URLs of DCGM exporters."""
     pools: Pools = field(default_factory=Pools)
 
 
 class Operator:
-    """Runs every LLMService of one namespace, or of all."""
+    """Runs every LLMService of some namespaces, or of all, while it leads."""
 
-    def __init__(
-        self,
-        client: KubeClient,
-        http: aiohttp.ClientSession,
-        images: Images,
-        namespace: str,
-        shared: Shared,
-    ) -> None:
-        where = f"/namespaces/{namespace}" if namespace else ""
-        custom = f"/apis/{GROUP}/{VERSION}{where}"
-        self._runtime = KubernetesRuntime(client, images, monotonic_s, wall_s)
-        self._services = Reflector(client, f"{custom}/llmservices", Custom, self._take_service)
-        self._profiles = Reflector(client, f"{custom}/engineprofiles", Custom, self._take_profile)
-        self._pods = Reflector(
-            client,
-            f"/api/v1{where}/pods",
-            Pod,
-            self._runtime.take,
-            f"{labels.MANAGED_BY}={labels.MANAGER},{labels.TEMPLATE}",
-        )
-        self._routers = Reflector(
-            client,
-            f"/api/v1{where}/pods",
-            Pod,
-            self._runtime.take_router,
-            f"{labels.MANAGED_BY}={labels.MANAGER},{labels.ROLE}={labels.ROLE_ROUTER}",
-        )
+    def __init__(self, client: KubeClient, http: aiohttp.ClientSession, shared: Shared) -> None:
+        self._client = client
+        self._home = shared.home
+        self._runtime = KubernetesRuntime(client, shared.images, monotonic_s, wall_s)
+        self._services: list[Reflector[Custom]] = []
+        self._profiles: list[Reflector[Custom]] = []
+        self._pods: list[Reflector[Pod]] = []
+        self.metrics = Metrics(self.views)
+        self.instruments = Instruments(self.metrics)
+        client.tell = self.instruments.asked
+        for namespace in shared.namespaces or ("",):
+            self._mirror(f"/namespaces/{namespace}" if namespace else "")
+        if self._home and shared.namespaces and self._home not in shared.namespaces:
+            self._mirror_profiles(f"/namespaces/{self._home}")
         self._gpus = GpuHealth(http, shared.gpu_metrics)
         self._workers: dict[Key, tuple[ServiceWorker, asyncio.Task[None]]] = {}
-        self.metrics = Metrics(self.views)
+        lease = shared.lease
+        self._election = None if lease is None else Election(client, lease, monotonic_s, wall_s)
+        resolver = Resolver(self.instruments, monotonic_s)
+        children = Children(client, shared.images, shared.policies_from)
         self._around = Surroundings(
-            client, self._runtime, images, http, self._profiles_in, monotonic_s, wall_s,
-            self.metrics, self._gpus, shared.pools,
+            client, self._runtime, children, http, self._profiles_in, monotonic_s, wall_s,
+            self.metrics, self._gpus, shared.pools, resolver, self.instruments,
         )  # fmt: skip
-        self._working = False
+        self._synced = self._leads = False
+
+    def _mirror(self, where: str) -> None:
+        """Watch what is read of one namespace, or of all."""
+        ours, pods = f"{labels.MANAGED_BY}={labels.MANAGER}", f"/api/v1{where}/pods"
+        custom, engines = f"/apis/{GROUP}/{VERSION}{where}", f"{ours},{labels.TEMPLATE}"
+        routers = f"{ours},{labels.ROLE}={labels.ROLE_ROUTER}"
+        self._pods += [
+            Reflector(self._client, pods, Pod, self._runtime.take, engines),
+            Reflector(self._client, pods, Pod, self._runtime.take_router, routers),
+        ]
+        self._services.append(
+            Reflector(self._client, f"{custom}/llmservices", Custom, self._take_service)
+        )
+        self._mirror_profiles(where)
+
+    def _mirror_profiles(self, where: str) -> None:
+        path = f"/apis/{GROUP}/{VERSION}{where}/engineprofiles"
+        self._profiles.append(Reflector(self._client, path, Custom, self._take_profile))
 
     async def run(self) -> None:
-        """Watch and work until cancelled."""
+        """Watch until cancelled, and work while leading; `LeaseLost` when another one leads."""
         async with asyncio.TaskGroup() as group:
-            reflectors = (self._pods, self._routers, self._profiles, self._services)
+            reflectors: tuple[Reflector[Any], ...] = (
+                *self._pods, *self._profiles, *self._services,
+            )  # fmt: skip
             for reflector in reflectors:
+                restarts = self.instruments.watch_restarts.labels(reflector.resource)
+                reflector.restarted = restarts.inc
                 group.create_task(reflector.run())
             for reflector in reflectors:
                 await reflector.synced.wait()
+            self._synced = True
             group.create_task(self._gpus.run())
-            log.info("in sync: %d services", len(self._services.items))
-            self._working = True
-            for key, item in self._services.items.items():
-                self._take_service(key, item)
+            if self._election is None:
+                await self._work(asyncio.Event().wait())
+                return
+            async with self._election.lead() as keeping:
+                await self._work(keeping)
+
+    async def _work(self, until: Awaitable[object]) -> None:
+        """Run a worker for every service; all have ended before this returns."""
+        items = [pair for mirror in self._services for pair in mirror.items.items()]
+        log.info("in sync: %d services", len(items))
+        self._leads = True
+        self.instruments.leads.set(1)
+        for key, item in items:
+            self._take_service(key, item)
+        try:
+            await until
+        finally:
+            self._leads = False
+            self.instruments.leads.set(0)
+            tasks = [task for _, task in self._workers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def ready(self) -> bool:
-        """Whether the caches have synced."""
-        return self._working
+        """Whether the caches have synced: it leads, or could at once."""
+        return self._synced
 
     def views(self) -> tuple[ServiceView, ...]:
         """Every service for people."""
@@ -112,7 +158,7 @@ class Operator:
         return tuple(view for view in views if view is not None)
 
     def _take_service(self, key: Key, item: Custom | None) -> None:
-        if not self._working:
+        if not self._leads:
             return
         known = self._workers.get(key)
         if item is None or item.metadata.deletion_timestamp is not None:
@@ -122,6 +168,7 @@ class Operator:
                 self._runtime.forget(service_id(*key))
                 self._around.pools.forget(service_id(*key))
                 self.metrics.forget(*key)
+                self.instruments.forget(*key)
         elif known is None:
             worker = ServiceWorker(self._around, item)
             self._workers[key] = (worker, asyncio.create_task(worker.run()))
@@ -132,8 +179,16 @@ class Operator:
         """Services read profiles when they are resolved."""
 
     def _profiles_in(self, namespace: str) -> Mapping[str, EngineProfile]:
+        """EngineProfiles of a namespace, and of ours where it has none of the name."""
         found: dict[str, EngineProfile] = {}
-        for (where, name), item in self._profiles.items.items():
+        for wanted in dict.fromkeys((self._home, namespace)):
+            for mirror in self._profiles:
+                found |= self._read(mirror, wanted)
+        return found
+
+    def _read(self, mirror: Reflector[Custom], namespace: str) -> dict[str, EngineProfile]:
+        found: dict[str, EngineProfile] = {}
+        for (where, name), item in mirror.items.items():
             if where != namespace:
                 continue
             try:
@@ -145,10 +200,10 @@ class Operator:
 
 
 @asynccontextmanager
-async def operator_of(images: Images, namespace: str, shared: Shared) -> AsyncIterator[Operator]:
+async def operator_of(shared: Shared) -> AsyncIterator[Operator]:
     """Connect to the cluster; raises `Refused` when there is none to talk to."""
     credentials = await asyncio.to_thread(Credentials)
     api = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=api) as session, aiohttp.ClientSession() as http:
         client = KubeClient(session, credentials)
-        yield Operator(client, http, images, namespace, shared)
+        yield Operator(client, http, shared)

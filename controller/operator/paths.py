@@ -6,7 +6,11 @@ from typing import Any
 _PLURALS = {
     "Deployment": "deployments",
     "Event": "events",
+    "InferencePool": "inferencepools",
+    "NetworkPolicy": "networkpolicies",
     "Pod": "pods",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "ResourceClaimTemplate": "resourceclaimtemplates",
     "Role": "roles",
     "RoleBinding": "rolebindings",
     "Service": "services",

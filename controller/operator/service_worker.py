@@ -22,10 +22,11 @@ from controller.api import GROUP, VERSION, parse_service
 from controller.api.status import LLMServiceStatus
 from controller.configure import InForce
 from controller.decide import State
-from controller.kube import Conflict, KubeClient, NotFound
+from controller.kube import Conflict, KubeClient, KubeError, NotFound
 from controller.kube.objects import Custom
 from controller.loop import Outcome, Publish, ServiceLoop, publish_to_nobody
 from controller.metrics import Metrics
+from controller.operator.children import Children
 from controller.operator.events import (
     configuration_event,
     decision_event,
@@ -33,12 +34,15 @@ from controller.operator.events import (
     warning_event,
 )
 from controller.operator.gpu_health import GpuHealth
-from controller.operator.manifests import Images, Owner, endpoint, router_objects
+from controller.operator.instruments import Instruments
+from controller.operator.manifests import Owner
 from controller.operator.paths import path_of
+from controller.operator.resolver import Resolver
+from controller.operator.routing import endpoint
 from controller.operator.status import in_force, refused_status, status_of
 from controller.pools import Pools
 from controller.runtimes.kubernetes import KubernetesRuntime
-from controller.service import Service, resolve_service
+from controller.service import Service
 from profiler.errors import DoesNotFit, MissesObjective, Refused, RetryLater, WhaleFluxError
 from profiler.profile import EngineProfile
 
@@ -58,7 +62,7 @@ class Surroundings:
 
     client: KubeClient
     runtime: KubernetesRuntime
-    images: Images
+    children: Children
     http: aiohttp.ClientSession
     profiles: Callable[[str], Mapping[str, EngineProfile]]
     """EngineProfiles of a namespace."""
@@ -67,6 +71,8 @@ class Surroundings:
     metrics: Metrics
     gpus: GpuHealth
     pools: Pools
+    resolver: Resolver
+    instruments: Instruments
 
 
 class ServiceWorker:
@@ -85,6 +91,8 @@ class ServiceWorker:
         """Findings that became events and still hold."""
         self._count: Publish = publish_to_nobody
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=1)
+        self._guarded: int | None = None
+        """Serving replicas that the disruption budget was made for."""
 
     def update(self, item: Custom) -> None:
         """Take a change in; only a new generation is resolved again."""
@@ -105,9 +113,13 @@ class ServiceWorker:
                 continue
             except Refused as error:
                 await self._refuse(error)
+            except KubeError as error:  # a right or a quota that lacks: told, and tried again
+                await self._refuse(Refused(str(error)), "ApiRefused")
             except WhaleFluxError as error:
+                self._failed("ApiError")
                 log.warning("service %s: %s", self._name, error)
             except Exception:
+                self._failed("Internal")
                 log.exception("service %s: its loop failed; starting it again", self._name)
             await self._keep_running_until_changed(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LONGEST_S)
@@ -132,14 +144,21 @@ class ServiceWorker:
         manifest = parse_service(document, f"LLMService {self._name}")
         profiles = self._around.profiles(meta.namespace)
         before = in_force(self._status)
-        service = await asyncio.to_thread(resolve_service, manifest, profiles, before)
+        service = await self._around.resolver.resolve(manifest, profiles, before)
         if before is not None and before != InForce(service.gpu, service.configuration):
             await self._tell(configuration_event(meta, service.why, self._now()))
         owner = Owner(meta.name, meta.uid)
-        for thing in router_objects(service, owner, self._around.images):
-            await self._around.client.apply(path_of(thing), thing)
+        await self._around.children.apply(service, owner)
         self._around.runtime.serve(service, owner)
+        adopted = await self._around.runtime.adopt(service)
+        if adopted:
+            log.info("service %s: adopted %d pods", self._name, adopted)
+        self._guarded = None
         return service
+
+    def _failed(self, reason: str) -> None:
+        meta = self._item.metadata
+        self._around.instruments.failed(meta.namespace, meta.name, reason)
 
     async def _run_until_changed(self, service: Service) -> None:
         """Run the loop; decision state goes on over a change of the spec."""
@@ -208,6 +227,10 @@ class ServiceWorker:
         last = self.loop.decisions[-1] if self.loop.decisions else None
         where = endpoint(outcome.seen.service)
         await self._write_status(status_of(outcome, last, self._status, self._now(), where))
+        if outcome.decision.serving != self._guarded:
+            owner = Owner(self._item.metadata.name, self._item.metadata.uid)
+            await self._around.children.guard(outcome.seen.service, owner, outcome.decision.serving)
+            self._guarded = outcome.decision.serving
         if last is not None and last.at_s > self._told:
             self._told = last.at_s
             await self._tell(decision_event(self._item.metadata, last.decision, self._now()))
@@ -216,13 +239,14 @@ class ServiceWorker:
                 await self._tell(finding_event(self._item.metadata, finding, self._now()))
         self._found = frozenset(finding.key for finding in outcome.seen.findings)
 
-    async def _refuse(self, error: Refused) -> None:
-        reason = _REASONS.get(type(error), "InvalidSpec")
+    async def _refuse(self, error: Refused, reason: str = "") -> None:
+        reason = reason or _REASONS.get(type(error), "InvalidSpec")
+        self._failed(reason)
         log.warning("service %s refused: %s", self._name, error)
         status = refused_status(
             str(error), reason, self._item.metadata.generation, self._status, self._now()
         )
-        with contextlib.suppress(RetryLater, NotFound):
+        with contextlib.suppress(RetryLater, KubeError):
             if await self._write_status(status):
                 await self._tell(
                     warning_event(self._item.metadata, reason, str(error), self._now())

@@ -57,9 +57,9 @@ class FakeRuntime:
         """Wait for a change."""
         await self._changes.wait(service)
 
-    def router_metrics(self, service: ServiceId) -> str | None:
+    def router_metrics(self, service: ServiceId) -> tuple[str, ...]:
         """There is no router."""
-        return None
+        return ()
 
     def endpoint(self, service: ServiceId) -> str | None:
         """Give no address: nothing listens."""

@@ -14,15 +14,9 @@ from controller.kube.objects import Pod
 from controller.kube.reflector import Key
 from controller.observation import Phase, Replica, ReplicaId
 from controller.operator import labels
-from controller.operator.manifests import (
-    ENGINE_PORT,
-    ROUTER_METRICS_PORT,
-    Images,
-    Owner,
-    endpoint,
-    engine_pod,
-    template_hash,
-)
+from controller.operator.engine_pod import engine_pod, template_hash
+from controller.operator.manifests import ENGINE_PORT, Images, Owner
+from controller.operator.routing import ROUTER_METRICS_PORT, endpoint
 from controller.runtimes.changes import Changes
 from controller.service import Service, ServiceId, service_id
 
@@ -99,8 +93,8 @@ class KubernetesRuntime:
         """Create pods."""
         owner = self._owners[service.id]
         awaited = self._awaited.setdefault(service.id, {})
+        body = engine_pod(service, owner, self._images, avoid, self._start_up_s(service.id))
         for _ in range(count):
-            body = engine_pod(service, owner, self._images, avoid)
             made = _decode_pod(await self._client.create(_pods(service), body))
             if made.metadata.name not in self._pods.get(service.id, {}):
                 awaited[made.metadata.name] = self._now_s()
@@ -129,7 +123,13 @@ class KubernetesRuntime:
 
     def replicas(self, service: ServiceId) -> tuple[Replica, ...]:
         """Pods of the service, and those created a moment ago."""
-        pods = self._pods.get(service, {}).values()
+        owner = self._owners.get(service)
+        mine = (None, owner.uid) if owner is not None else ()
+        pods = [
+            pod  # those of a former LLMService of this name are being collected
+            for pod in self._pods.get(service, {}).values()
+            if not mine or pod.metadata.controller in mine
+        ]
         current = self._current.get(service, {})
         since_s = self._now_s() - _AWAITED_AT_MOST_S
         awaited = self._awaited.get(service, {})
@@ -148,11 +148,34 @@ class KubernetesRuntime:
         known = self._services.get(service)
         return None if known is None else endpoint(known)
 
-    def router_metrics(self, service: ServiceId) -> str | None:
-        """Metrics of the router's pod."""
-        found = (address for of, address in self._routers.values() if of == service)
-        address = next(found, None)
-        return None if address is None else f"http://{address}:{ROUTER_METRICS_PORT}/metrics"
+    def router_metrics(self, service: ServiceId) -> tuple[str, ...]:
+        """Metrics of the router's pods."""
+        return tuple(
+            f"http://{address}:{ROUTER_METRICS_PORT}/metrics"
+            for of, address in self._routers.values()
+            if of == service
+        )
+
+    def _start_up_s(self, service: ServiceId) -> float | None:
+        """The longest start among the pods there are; None before one was seen."""
+        starts = (
+            (ready_at - pod.metadata.creation_timestamp) / timedelta(seconds=1)
+            for name, pod in self._pods.get(service, {}).items()
+            if pod.metadata.creation_timestamp is not None
+            and (ready_at := self._ready_at.get((pod.metadata.namespace, name))) is not None
+        )
+        return max(starts, default=None)
+
+    async def adopt(self, service: Service) -> int:
+        """Own pods that an LLMService of this name left behind (`--cascade=orphan`); how many."""
+        orphans = [pod for pod in self._pods.get(service.id, {}).values() if not pod.metadata.owned]
+        owner = self._owners[service.id].reference()
+        for pod in orphans:
+            meta = {"uid": pod.metadata.uid, "ownerReferences": [owner]}
+            path = f"{_pods(service)}/{pod.metadata.name}"
+            made = await self._client.patch(path, {"metadata": meta})
+            self.take((service.namespace, pod.metadata.name), _decode_pod(made))
+        return len(orphans)
 
     async def _set_role(self, service: Service, replica: ReplicaId, role: str) -> None:
         body = {"metadata": {"labels": {labels.ROLE: role}}}

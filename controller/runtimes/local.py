@@ -138,10 +138,10 @@ class LocalRuntime:
         """Wait for a change."""
         await self._changes.wait(service)
 
-    def router_metrics(self, service: ServiceId) -> str | None:
-        """Metrics of the service's router."""
+    def router_metrics(self, service: ServiceId) -> tuple[str, ...]:
+        """Metrics of the router's process."""
         router = self._routers.get(service)
-        return None if router is None else router.metrics_url
+        return () if router is None else (router.metrics_url,)
 
     def endpoint(self, service: ServiceId) -> str | None:
         """Address of the router."""

@@ -41,5 +41,5 @@ class Runtime(Protocol):
     def endpoint(self, service: ServiceId) -> str | None:
         """Address that clients use; None until there is one."""
 
-    def router_metrics(self, service: ServiceId) -> str | None:
-        """Address of the router's own metrics; None where it is not known."""
+    def router_metrics(self, service: ServiceId) -> tuple[str, ...]:
+        """Addresses of the routers' own metrics, as far as they are known."""

@@ -366,6 +366,8 @@ def test_rules_across_fields_are_in_the_crd() -> None:
     assert told == [
         "give replicas or scaling, not both",
         "scaling needs an slo: give slo.ttftMs, slo.itlMs or slo.e2eMs",
+        "scaling.zeroAfterSeconds needs router.type VllmRouter, which holds requests while nobody "
+        "serves",
     ]
     assert spec["properties"]["scaling"]["x-kubernetes-validations"][0]["rule"]
 

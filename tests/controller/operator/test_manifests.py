@@ -8,15 +8,10 @@ import pytest
 from controller.api.llmservice import EngineType
 from controller.engine_command import SHUTDOWN_TIMEOUT_S
 from controller.operator import labels
-from controller.operator.manifests import (
-    Images,
-    Owner,
-    endpoint,
-    engine_pod,
-    router_objects,
-    template_hash,
-)
+from controller.operator.engine_pod import engine_pod, template_hash
+from controller.operator.manifests import Images, Owner
 from controller.operator.paths import path_of
+from controller.operator.routing import endpoint, router_objects
 from controller.service import Bounds, Service
 from profiler.configuration import Configuration
 from profiler.slo import Slo
@@ -172,7 +167,10 @@ def test_another_image_of_the_operator_is_a_rollout_of_who_uses_it() -> None:
 
 def test_the_router_follows_the_serving_pods_of_its_service_alone() -> None:
     objects = {thing["kind"]: thing for thing in router_objects(SERVICE, OWNER, IMAGES)}
-    assert list(objects) == ["ServiceAccount", "Role", "RoleBinding", "Deployment", "Service"]
+    assert list(objects) == [
+        "ServiceAccount", "Role", "RoleBinding", "Deployment", "Service", "PodDisruptionBudget",
+    ]  # fmt: skip
+    assert objects["Deployment"]["spec"]["replicas"] == 2
     pod = objects["Deployment"]["spec"]["template"]
     command = pod["spec"]["containers"][0]["command"]
     place = command.index("--selector")

@@ -9,7 +9,8 @@ from controller.api.llmservice import EngineType
 from controller.kube.client import KubeClient
 from controller.observation import Phase, Replica
 from controller.operator import labels
-from controller.operator.manifests import Images, Owner, template_hash
+from controller.operator.engine_pod import template_hash
+from controller.operator.manifests import Images, Owner
 from controller.runtimes.kubernetes import KubernetesRuntime, phase_of
 from tests.controller.builders import a_service
 from tests.controller.operator.some_pods import a_pod, ready
