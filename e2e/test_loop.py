@@ -72,9 +72,11 @@ def pods(cluster: Cluster, namespace: str, role: str) -> list[str]:
 
 
 def router_url(cluster: Cluster, namespace: str) -> str:
-    (pod,) = eventually(
-        lambda: cluster.items("pods", namespace, f"{ROLE}=router"), 60, "a router pod"
+    """Of the first of the routers, once all are ready."""
+    ready = eventually(
+        lambda: (p := pods(cluster, namespace, "router")) and len(p) == 2 and p, 60, "two routers"
     )
+    pod = json.loads(cluster.kubectl("get", "pod", ready[0], "-n", namespace, "-o", "json"))
     return f"http://{pod['status']['podIP']}:8000"
 
 
