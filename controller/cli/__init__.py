@@ -12,7 +12,7 @@ from profiler.errors import WhaleFluxError
 
 COMMANDS = (
     "up", "operator", "plan", "allocate", "profile", "simulate", "replay", "replay-pool", "bench",
-    "emulate", "crds",
+    "emulate", "crds", "dashboards",
 )  # fmt: skip
 """Each names a module `controller.cli.NAME`, its dashes underscores, that offers a function of that
 name, or an APP of commands."""

@@ -5,6 +5,6 @@ through `client`, and `reflector` keeps a cache that survives gaps in the stream
 """
 
 from controller.kube.client import Conflict, Forbidden, KubeClient, KubeError, NotFound
-from controller.kube.reflector import Reflector
+from controller.kube.reflector import Reflector, newer
 
-__all__ = ["Conflict", "Forbidden", "KubeClient", "KubeError", "NotFound", "Reflector"]
+__all__ = ["Conflict", "Forbidden", "KubeClient", "KubeError", "NotFound", "Reflector", "newer"]

@@ -102,6 +102,10 @@ class KubeClient:
     def __init__(self, session: aiohttp.ClientSession, credentials: Credentials) -> None:
         self.tell: Tell = tell_nobody
         """Told of every request but watches."""
+        self.may_write: Callable[[], bool] = lambda: True
+        """Asked before every write: who no longer leads must not, however late it wakes up."""
+        self.agent = FIELD_MANAGER
+        """Who asks, in the API server's audit log."""
         self._session = session
         self._credentials = credentials
         self._tls = credentials.tls()
@@ -140,7 +144,7 @@ class KubeClient:
         async with self._session.get(
             f"{self._credentials.url}{path}",
             params={**query, "watch": "true", "allowWatchBookmarks": "true"},
-            headers=self._credentials.headers(),
+            headers={**self._credentials.headers(), "User-Agent": self.agent},
             ssl=self._tls,
             timeout=timeout,
             read_bufsize=_READ_BUFFER_BYTES,
@@ -157,6 +161,8 @@ class KubeClient:
         body: Mapping[str, Any] | None = None,
         content_type: str | None = None,
     ) -> bytes:
+        if verb != "GET" and not self.may_write():
+            raise RetryLater(f"kubernetes: {verb} {path}: held back: this process does not lead")
         async with self._room:
             began_s, status = monotonic_s(), 0
             try:
@@ -175,7 +181,7 @@ class KubeClient:
         body: Mapping[str, Any] | None,
         content_type: str | None,
     ) -> tuple[int, bytes]:
-        headers = self._credentials.headers()
+        headers = {**self._credentials.headers(), "User-Agent": self.agent}
         if content_type is not None:
             headers["Content-Type"] = content_type
         try:

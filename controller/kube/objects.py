@@ -104,6 +104,12 @@ class Pod(msgspec.Struct, frozen=True, gc=False):
         return next((c for c in self.status.conditions if c.type == kind), None)
 
 
+class Bare(msgspec.Struct, frozen=True, gc=False):
+    """An object of which nobody reads more than that it is there."""
+
+    metadata: Meta
+
+
 class Custom(msgspec.Struct, frozen=True, gc=False):
     """A custom object: spec and status as they came, validated elsewhere."""
 

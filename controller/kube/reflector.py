@@ -135,7 +135,9 @@ class Reflector(Generic[T]):
         for key in self.items.keys() - found.keys():
             self._forget(key)
         for key, item in found.items():
-            self._keep(key, item)
+            known = self.items.get(key)
+            if known is None or known.metadata.resource_version != item.metadata.resource_version:
+                self._keep(key, item)  # a list is the truth, even one of a restored backup
         self._version = version
         self._pause_s = _RETRY_FIRST_S
         self.synced.set()
@@ -167,9 +169,11 @@ class Reflector(Generic[T]):
         if item is None:
             return
         self._version = item.metadata.resource_version
+        known = self.items.get(key_of(item))
         if event.type == "DELETED":
-            self._forget(key_of(item))
-        else:
+            if known is not None and not newer(known, item):
+                self._forget(key_of(item))
+        elif known is None or newer(item, known):
             self._keep(key_of(item), item)
 
     def _decoded(self, raw: msgspec.Raw) -> T | None:
@@ -180,12 +184,22 @@ class Reflector(Generic[T]):
             return None
 
     def _keep(self, key: Key, item: T) -> None:
-        old = self.items.get(key)
-        if old is None or old.metadata.resource_version != item.metadata.resource_version:
-            self.items[key] = item
-            self._listener(key, item)
+        self.items[key] = item
+        self._listener(key, item)
 
     def _forget(self, key: Key) -> None:
         with contextlib.suppress(KeyError):
             del self.items[key]
             self._listener(key, None)
+
+
+def newer(item: HasMeta, old: HasMeta) -> bool:
+    """Whether an object is later than the one known: events may come twice, or out of order.
+
+    Versions of one kind are numbers that grow (so since Kubernetes 1.35); any others are compared
+    for being different only.
+    """
+    new, known = item.metadata.resource_version, old.metadata.resource_version
+    if new.isdecimal() and known.isdecimal():
+        return int(new) > int(known)
+    return new != known

@@ -79,6 +79,10 @@ class Election:
         self._renewed_s = -float("inf")
         self.leads = False
 
+    def holds(self) -> bool:
+        """Whether it leads at this very moment; also true of one that was stopped and woke up."""
+        return self.leads and self._left_s() > 0
+
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[asyncio.Task[None]]:
         """Wait until this one leads; yields a task that fails with `LeaseLost` when it ends.

@@ -21,8 +21,10 @@ _KEYS = {
     "ports": "containerPort",
     "hostAliases": "ip",
     "topologySpreadConstraints": "topologyKey",
+    "tolerations": "key",
 }
-"""What tells the items of a list in a Pod apart."""
+"""What tells the items of a list in a Pod apart; tolerations are ours: Kubernetes replaces them,
+and a user's would take away what gives lost nodes up."""
 
 
 def merged(base: Any, over: Any, field: str = "") -> Any:

@@ -6,9 +6,10 @@ started again.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -18,8 +19,8 @@ from pydantic import ValidationError
 from controller.api import GROUP, VERSION
 from controller.clock import monotonic_s, wall_s
 from controller.kube import KubeClient, Reflector
-from controller.kube.client import Credentials
-from controller.kube.objects import Custom, Pod
+from controller.kube.client import FIELD_MANAGER, Credentials
+from controller.kube.objects import Bare, Custom, Pod
 from controller.kube.reflector import Key
 from controller.metrics import Metrics
 from controller.operator import labels
@@ -29,6 +30,7 @@ from controller.operator.instruments import Instruments
 from controller.operator.lease import Election, LeaseName
 from controller.operator.manifests import Images
 from controller.operator.resolver import Resolver
+from controller.operator.routing import service_of_router
 from controller.operator.service_worker import ServiceWorker, Surroundings
 from controller.pools import Pools
 from controller.runtimes.kubernetes import KubernetesRuntime
@@ -62,13 +64,23 @@ class Shared:
 class Operator:
     """Runs every LLMService of some namespaces, or of all, while it leads."""
 
-    def __init__(self, client: KubeClient, http: aiohttp.ClientSession, shared: Shared) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        http: aiohttp.ClientSession,
+        shared: Shared,
+        election: Election | None = None,
+    ) -> None:
         self._client = client
+        self._election = election
         self._home = shared.home
         self._runtime = KubernetesRuntime(client, shared.images, monotonic_s, wall_s)
         self._services: list[Reflector[Custom]] = []
         self._profiles: list[Reflector[Custom]] = []
         self._pods: list[Reflector[Pod]] = []
+        self._children: list[Reflector[Bare]] = []
+        """What a person may delete or edit, and should find mended."""
+        self._generations: dict[tuple[Callable[[str], str], Key], int] = {}
         self.metrics = Metrics(self.views)
         self.instruments = Instruments(self.metrics)
         client.tell = self.instruments.asked
@@ -78,8 +90,6 @@ class Operator:
             self._mirror_profiles(f"/namespaces/{self._home}")
         self._gpus = GpuHealth(http, shared.gpu_metrics)
         self._workers: dict[Key, tuple[ServiceWorker, asyncio.Task[None]]] = {}
-        lease = shared.lease
-        self._election = None if lease is None else Election(client, lease, monotonic_s, wall_s)
         resolver = Resolver(self.instruments, monotonic_s)
         children = Children(client, shared.images, shared.policies_from)
         self._around = Surroundings(
@@ -100,6 +110,12 @@ class Operator:
         self._services.append(
             Reflector(self._client, f"{custom}/llmservices", Custom, self._take_service)
         )
+        for path, name_of in (
+            (f"/apis/apps/v1{where}/deployments", service_of_router),
+            (f"/api/v1{where}/services", str),
+        ):
+            listener = partial(self._take_child, name_of)
+            self._children.append(Reflector(self._client, path, Bare, listener, ours))
         self._mirror_profiles(where)
 
     def _mirror_profiles(self, where: str) -> None:
@@ -110,7 +126,7 @@ class Operator:
         """Watch until cancelled, and work while leading; `LeaseLost` when another one leads."""
         async with asyncio.TaskGroup() as group:
             reflectors: tuple[Reflector[Any], ...] = (
-                *self._pods, *self._profiles, *self._services,
+                *self._pods, *self._children, *self._profiles, *self._services,
             )  # fmt: skip
             for reflector in reflectors:
                 restarts = self.instruments.watch_restarts.labels(reflector.resource)
@@ -175,6 +191,18 @@ class Operator:
         else:
             known[0].update(item)
 
+    def _take_child(self, name_of: Callable[[str], str], key: Key, item: Bare | None) -> None:
+        """Have a router mended that somebody deleted or changed."""
+        which = (name_of, key)
+        before, now = self._generations.get(which), item and item.metadata.generation
+        if item is None:
+            self._generations.pop(which, None)
+        else:
+            self._generations[which] = item.metadata.generation
+        known = self._workers.get((key[0], name_of(key[1])))
+        if known is not None and (item is None or (before is not None and now != before)):
+            known[0].mend()
+
     def _take_profile(self, key: Key, item: Custom | None) -> None:
         """Services read profiles when they are resolved."""
 
@@ -205,5 +233,10 @@ async def operator_of(shared: Shared) -> AsyncIterator[Operator]:
     credentials = await asyncio.to_thread(Credentials)
     api = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=api) as session, aiohttp.ClientSession() as http:
-        client = KubeClient(session, credentials)
-        yield Operator(client, http, shared)
+        client, election = KubeClient(session, credentials), None
+        if shared.lease is not None:
+            unbound = KubeClient(session, credentials)  # the Lease itself is written without it
+            election = Election(unbound, shared.lease, monotonic_s, wall_s)
+            client.may_write = election.holds
+            client.agent = unbound.agent = f"{FIELD_MANAGER}/{shared.lease.identity}"
+        yield Operator(client, http, shared, election)

@@ -88,6 +88,11 @@ def router_name(service: Service) -> str:
     return f"{service.name}-router"
 
 
+def service_of_router(name: str) -> str:
+    """Name of the service that a router's Deployment of this name belongs to."""
+    return name.removesuffix("-router")
+
+
 def endpoint(service: Service) -> str:
     """Address inside the cluster; empty where a Gateway has it."""
     return f"http://{service.name}.{service.namespace}.svc" if has_router(service) else ""

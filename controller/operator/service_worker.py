@@ -91,6 +91,7 @@ class ServiceWorker:
         """Findings that became events and still hold."""
         self._count: Publish = publish_to_nobody
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue(maxsize=1)
+        self._mend = asyncio.Event()
         self._guarded: int | None = None
         """Serving replicas that the disruption budget was made for."""
 
@@ -100,6 +101,10 @@ class ServiceWorker:
         self._item = item
         if renewed:
             self._changed.set()
+
+    def mend(self) -> None:
+        """Something that belongs to the service was deleted, or changed by others."""
+        self._mend.set()
 
     async def run(self) -> None:
         """Resolve, run, and begin anew at every new generation; retry what may mend."""
@@ -170,7 +175,8 @@ class ServiceWorker:
         )
         self.loop.gpus = partial(around.gpus.of, service.namespace)
         self.loop.pools = around.pools
-        work = [asyncio.create_task(self.loop.run()), asyncio.create_task(self._write_forever())]
+        beside = (self.loop.run(), self._write_forever(), self._mend_forever(service))
+        work = [asyncio.create_task(each) for each in beside]
         waiter = asyncio.create_task(self._changed.wait())
         try:
             done, _ = await asyncio.wait([*work, waiter], return_when=asyncio.FIRST_COMPLETED)
@@ -221,6 +227,19 @@ class ServiceWorker:
             except (WhaleFluxError, aiohttp.ClientError) as error:
                 log.warning("service %s: status: %s", self._name, error)
                 await asyncio.sleep(_RETRY_FIRST_S)
+
+    async def _mend_forever(self, service: Service) -> None:
+        """Put back what others took away, beside the loop and a while apart."""
+        owner = Owner(self._item.metadata.name, self._item.metadata.uid)
+        while True:
+            await self._mend.wait()
+            self._mend.clear()
+            try:
+                await self._around.children.apply(service, owner)
+            except WhaleFluxError as error:
+                log.warning("service %s: %s", self._name, error)
+                self._mend.set()
+            await asyncio.sleep(_RETRY_FIRST_S)
 
     async def _write(self, outcome: Outcome) -> None:
         assert self.loop is not None  # noqa: S101

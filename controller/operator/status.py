@@ -20,6 +20,7 @@ from controller.decide import Numbers
 from controller.loop import Logged, Outcome
 from controller.observation import COMING, Observation, Phase
 from controller.operator import labels
+from controller.operator.trouble import Trouble, diagnose
 from controller.service import Service
 from monitor.findings import Severity, by_severity
 from profiler.configuration import Configuration
@@ -32,7 +33,7 @@ ACCEPTED, AVAILABLE, OBSERVED, SLO_ATTAINED, READY = (
     "SLOAttained",
     "Ready",
 )
-HEALTHY, PREDICTED = "Healthy", "Predicted"
+PLACED, HEALTHY, PREDICTED = "Placed", "Healthy", "Predicted"
 FORECASTS_FAIL_AT = 0.5
 """Mean error of the load's forecasts from which they are no guide."""
 TWIN_FAILS_AT = 2.0
@@ -105,10 +106,10 @@ def _conditions(outcome: Outcome) -> list[Condition]:
     """Every aspect, with Ready as their sum."""
     seen, decision = outcome.seen, outcome.decision
     serving, wanted = seen.count(Phase.SERVING), decision.serving
-    trouble = _trouble(seen) or outcome.fault or ""
+    trouble = diagnose(_complaint(seen) or outcome.fault or "")
     available = _condition(
         AVAILABLE, serving > 0 or wanted == 0, "Serving", "NoReplicaServes",
-        f"{serving} of {wanted} replicas serve" + (f": {trouble}" if trouble else ""),
+        f"{serving} of {wanted} replicas serve" + (f": {trouble.message}" if trouble else ""),
     )  # fmt: skip
     blind = serving > 0 and seen.demand.waiting is None
     observed = _condition(
@@ -118,17 +119,24 @@ def _conditions(outcome: Outcome) -> list[Condition]:
     conditions = [
         _condition(ACCEPTED, True, "Resolved", "", "the spec is valid and its model fits"),
         available,
+        _placed(trouble),
         observed,
         _slo(seen),
         _healthy(seen),
         _predicted(decision.numbers),
     ]
     ready = serving >= min(wanted, max(seen.service.bounds.low, 1)) and available.status == "True"
-    reason = (
-        str(decision.reason) if ready else ("ReplicasFailing" if trouble else "ReplicasStarting")
-    )
+    reason = trouble.reason if trouble else "ReplicasStarting"
+    reason = str(decision.reason) if ready else reason
     message = decision.message if ready else available.message
     return [_condition(READY, ready, reason, reason, message), *conditions]
+
+
+def _placed(trouble: Trouble | None) -> Condition:
+    """Whether every replica that is asked for runs, or is about to."""
+    if trouble is None:
+        return _condition(PLACED, True, "AllPlaced", "", "")
+    return _condition(PLACED, False, "", trouble.reason, trouble.message)
 
 
 def _condition(kind: str, holds: bool, good: str, bad: str, message: str) -> Condition:
@@ -272,7 +280,7 @@ def _last_decision(last: Logged | None, former: LLMServiceStatus, now: str) -> L
     )
 
 
-def _trouble(seen: Observation) -> str:
+def _complaint(seen: Observation) -> str:
     """Give the first complaint of a replica that is not ready."""
     waiting = (Phase.FAILED, *COMING)
     said = (s.replica.message for s in seen.sightings if s.replica.phase in waiting)

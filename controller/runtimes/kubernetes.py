@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from controller.kube import KubeClient, NotFound
+from controller.kube import KubeClient, NotFound, newer
 from controller.kube.objects import Pod
 from controller.kube.reflector import Key
 from controller.observation import Phase, Replica, ReplicaId
@@ -75,7 +75,10 @@ class KubernetesRuntime:
                     self._changes.note(service)
             return
         service = service_id(namespace, pod.metadata.labels.get(labels.SERVICE, ""))
-        self._pods.setdefault(service, {})[name] = pod
+        known = self._pods.setdefault(service, {}).get(name)
+        if known is not None and known.metadata.uid == pod.metadata.uid and newer(known, pod):
+            return  # the answer to a patch came before the event of an earlier change
+        self._pods[service][name] = pod
         ready = pod.condition("Ready")
         if ready is not None and ready.status == "True" and ready.last_transition_time is not None:
             self._ready_at.setdefault(key, ready.last_transition_time)

@@ -10,6 +10,7 @@ from controller.operator.merge import merged
 BASE = {
     "spec": {
         "containers": [{"name": "engine", "image": "a", "env": [{"name": "X", "value": "1"}]}],
+        "dnsConfig": {"searches": ["a"]},
         "tolerations": [{"key": "a"}],
     }
 }
@@ -30,8 +31,12 @@ def test_lists_with_names_are_merged_item_by_item() -> None:
 
 
 def test_other_lists_are_replaced_and_null_takes_away() -> None:
-    assert over(tolerations=[{"key": "b"}])["tolerations"] == [{"key": "b"}]
+    assert over(dnsConfig={"searches": ["b"]})["dnsConfig"] == {"searches": ["b"]}
     assert "tolerations" not in over(tolerations=None)
+
+
+def test_tolerations_are_added() -> None:
+    assert over(tolerations=[{"key": "b"}])["tolerations"] == [{"key": "a"}, {"key": "b"}]
 
 
 def test_an_item_can_be_deleted_by_its_name() -> None:

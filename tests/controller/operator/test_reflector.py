@@ -1,9 +1,11 @@
 """A mirror of a collection that survives what API servers and networks do."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from controller.kube import Reflector
@@ -178,3 +180,28 @@ async def test_an_empty_collection_is_in_sync() -> None:
     async with mirroring(ApiServer()) as mirror:
         assert mirror.names == []
         assert mirror.told == []
+
+
+def _has_end(mirror: Mirror) -> bool:
+    return "end" in mirror.names
+
+
+async def test_events_that_come_twice_late_or_out_of_order_change_nothing_for_the_worse() -> None:
+    """Whatever order the events of one history come in, the last of each object stands."""
+    history = [
+        ("ADDED", "b", 11), ("MODIFIED", "a", 12), ("MODIFIED", "b", 13), ("DELETED", "b", 14),
+        ("ADDED", "b", 15), ("MODIFIED", "a", 16), ("MODIFIED", "b", 17),
+    ]  # fmt: skip
+    rng = random.Random(7)
+    for _ in range(20):
+        shuffled = [event for event in history for _ in range(rng.choice((1, 2)))]
+        rng.shuffle(shuffled)
+        api = ApiServer([pod("a")])
+        async with mirroring(api) as mirror:
+            for kind, name, version in shuffled:
+                api.say(kind, pod(name, str(version)))
+            api.say("ADDED", pod("end", "99"))
+            await mirror.until(partial(_has_end, mirror))
+            items = mirror.reflector.items
+            assert items["default", "a"].metadata.resource_version == "16"
+            assert items["default", "b"].metadata.resource_version == "17"

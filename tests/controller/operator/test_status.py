@@ -51,7 +51,8 @@ def test_a_sound_service_is_all_true() -> None:
     found = status()
     assert told(found) == {
         **dict.fromkeys(
-            ("Ready", "Accepted", "Available", "Observed", "SLOAttained", "Healthy"), "True"
+            ("Ready", "Accepted", "Available", "Placed", "Observed", "SLOAttained", "Healthy"),
+            "True",
         ),
         "Predicted": "Unknown",  # no forecast is old enough
     }
