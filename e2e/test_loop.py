@@ -73,9 +73,8 @@ def pods(cluster: Cluster, namespace: str, role: str) -> list[str]:
 
 def router_url(cluster: Cluster, namespace: str) -> str:
     """Of the first of the routers, once all are ready."""
-    ready = eventually(
-        lambda: (p := pods(cluster, namespace, "router")) and len(p) == 2 and p, 60, "two routers"
-    )
+    eventually(lambda: len(pods(cluster, namespace, "router")) == 2, 60, "two routers")
+    ready = pods(cluster, namespace, "router")
     pod = json.loads(cluster.kubectl("get", "pod", ready[0], "-n", namespace, "-o", "json"))
     return f"http://{pod['status']['podIP']}:8000"
 

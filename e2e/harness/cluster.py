@@ -11,8 +11,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -20,11 +24,11 @@ import yaml
 
 from . import build, credentials
 from .node import Node
-from .processes import free_port, start_server, stop_server
+from .processes import free_port, kill_group, start_server, stop_server
 from .wait import NotInTime, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
 Json = dict[str, Any]
@@ -63,7 +67,8 @@ class Cluster:
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
         self._bin = build.BIN
         self._port = free_port()
-        self._etcd_url = f"http://127.0.0.1:{free_port()}"
+        self.etcd_url = f"http://127.0.0.1:{free_port()}"
+        """Where etcd listens, its JSON gateway too."""
 
     @property
     def url(self) -> str:
@@ -122,7 +127,7 @@ class Cluster:
         key = self.folder / "service-accounts.key"
         self._start(
             "kube-apiserver",
-            f"--etcd-servers={self._etcd_url}",
+            f"--etcd-servers={self.etcd_url}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self._port}",
             "--advertise-address=192.0.2.1",
@@ -144,6 +149,26 @@ class Cluster:
         """Take the API server away, gracefully or (`kill`) as a crash would."""
         # Left alone it waits a minute for watches that clients hold open.
         stop_server(self._servers.pop("kube-apiserver"), grace_s=0 if kill else 2)
+
+    @contextmanager
+    def slow_apiserver(self, *, stopped_s: float, runs_s: float) -> Iterator[None]:
+        """Let the API server run for a moment and stop for another, until the block ends."""
+        group, over = self._servers["kube-apiserver"].pid, threading.Event()
+
+        def stutter() -> None:
+            while not over.is_set():
+                kill_group(group, signal.SIGSTOP)
+                time.sleep(stopped_s)
+                kill_group(group, signal.SIGCONT)
+                time.sleep(runs_s)
+
+        thread = threading.Thread(target=stutter)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         """Run kubectl as cluster administrator; return its standard output."""
@@ -247,8 +272,8 @@ class Cluster:
             "etcd",
             "--name=e2e",
             f"--data-dir={self.folder / 'etcd'}",
-            f"--listen-client-urls={self._etcd_url}",
-            f"--advertise-client-urls={self._etcd_url}",
+            f"--listen-client-urls={self.etcd_url}",
+            f"--advertise-client-urls={self.etcd_url}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=e2e={peer}",
