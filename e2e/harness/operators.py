@@ -26,8 +26,11 @@ LEASE = "operators"
 class OperatorProcess:
     """One `whaleflux operator`; several of them share a Lease."""
 
-    def __init__(self, name: str, kubeconfig: Path, namespace: str, folder: Path) -> None:
+    def __init__(
+        self, name: str, kubeconfig: Path, namespace: str, folder: Path, flags: tuple[str, ...]
+    ) -> None:
         self.name = name
+        self._flags = flags
         self.log_file = folder / f"operator-{name}.log"
         self._kubeconfig, self._namespace = kubeconfig, namespace
         self._port = free_port()
@@ -45,7 +48,7 @@ class OperatorProcess:
             "env", f"KUBECONFIG={self._kubeconfig}",
             sys.executable, "-m", "controller.cli", "operator", "--leader-elect",
             f"--lease-namespace={self._namespace}", f"--lease-name={LEASE}",
-            f"--port={self._port}",
+            f"--port={self._port}", *self._flags,
         ]  # fmt: skip
         with self.log_file.open("ab") as log:
             self._process = start_server(command, log)
@@ -95,13 +98,15 @@ class OperatorProcess:
 
 
 @contextmanager
-def operators(cluster: Cluster, release: str, *names: str) -> Iterator[list[OperatorProcess]]:
+def operators(
+    cluster: Cluster, release: str, *names: str, flags: tuple[str, ...] = ()
+) -> Iterator[list[OperatorProcess]]:
     """Install the chart for its rights, without a Pod of its own, and run so many operators."""
     namespace = f"{release}-system"
     cluster.helm("install", release, CHART, "-n", namespace, "--create-namespace")
     cluster.kubectl("scale", "-n", namespace, f"deployment/{release}-operator", "--replicas=0")
     kubeconfig = cluster.kubeconfig_for(namespace, f"{release}-operator")
-    made = [OperatorProcess(name, kubeconfig, namespace, cluster.folder) for name in names]
+    made = [OperatorProcess(n, kubeconfig, namespace, cluster.folder, flags) for n in names]
     try:
         for one in made:
             one.start()
