@@ -48,6 +48,12 @@ _RULES: dict[str, list[dict[str, str]]] = {
             "message": "give endpointPicker with type InferencePool, and only then",
         }
     ],
+    "EngineProfileSpec": [
+        {
+            "rule": "self.model == oldSelf.model && self.gpu == oldSelf.gpu",
+            "message": "model and gpu cannot be changed: make another profile",
+        }
+    ],
     "EngineType": [
         {"rule": "self == oldSelf", "message": "cannot be changed: make another service"}
     ],

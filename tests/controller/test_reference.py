@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.api.crd import llmservice_crd
+from controller.api.crd import engineprofile_crd, llmservice_crd
 from controller.api.reference import main, reference_markdown
 from profiler.errors import Refused
 
@@ -22,7 +22,7 @@ def test_every_leaf_and_rule_is_told() -> None:
     page = reference_markdown()
     for path in ("`engine.maxNumSeqs`", "`conditions[].type`", "`stepCost.kvTokenS`"):
         assert f"| {path} |" in page
-    rules = json.dumps(llmservice_crd()).count('"rule"')
+    rules = json.dumps([llmservice_crd(), engineprofile_crd()]).count('"rule"')
     assert page.count("\n- `spec") == rules
 
 
