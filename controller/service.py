@@ -4,7 +4,6 @@ What the manifest leaves open is recommended here; everything below takes the fr
 `Service` and never looks at a manifest again.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NewType
@@ -14,6 +13,7 @@ from controller.api.llmservice import (
     LLMService,
     LLMServiceSpec,
     ModelCacheSpec,
+    PodTemplateSpec,
     RouterSpec,
     ScalingMode,
     ScalingSpec,
@@ -229,7 +229,7 @@ def made_service(manifest: LLMService, found: Answer) -> Service:
             revision=spec.model.revision,
             cache=spec.model.cache,
             token_secret=spec.model.token_secret,
-            template=json.dumps(spec.engine.pod_template, sort_keys=True),
+            template=_template(spec.engine.pod_template),
             device_class=spec.placement.device_class,
             router=spec.router,
         ),
@@ -250,6 +250,10 @@ def _run_as(candidate: Candidate, workload: Workload, slo: Slo) -> dict[str, Any
         "calm_rps": calm_capacity_rps(candidate.station, workload, slo),
         "price_per_hour": candidate.price_per_hour,
     }
+
+
+def _template(given: PodTemplateSpec | None) -> str:
+    return "{}" if given is None else given.model_dump_json(by_alias=True, exclude_unset=True)
 
 
 def _check_budget(scaling: ScalingSpec, gpus: int) -> None:

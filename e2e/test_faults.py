@@ -372,6 +372,8 @@ def test_ten_thousand_hostile_objects_harm_nobody_else(
         eventually(lambda: settled(own, space, 2, 1), 60, "the healthy one is looked after")
         assert before.items() <= identities(own, space).items()
         assert any(one.leads for one in pair)
+        for one in pair:
+            assert "its loop failed" not in one.log_file.read_text(), "what is not understood"
     finally:
         own.kubectl("delete", "namespace", folder, "--wait=false")
 

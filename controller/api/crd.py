@@ -63,9 +63,8 @@ _RULES: dict[str, list[dict[str, str]]] = {
 }
 _KEPT = (
     "type", "description", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength",
-    "minItems", "maxItems", "default", "format", "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-list-type",
-    "x-kubernetes-list-map-keys",
+    "minItems", "maxItems", "maxProperties", "default", "format",
+    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 )  # fmt: skip
 
 
@@ -83,9 +82,18 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
         schema = {**schema, "enum": [schema["const"]]}
     node = {key: schema[key] for key in _KEPT if key in schema and schema[key] is not None}
     if "exclusiveMinimum" in schema:
-        node["minimum"] = schema["exclusiveMinimum"] + 1
-    if node.get("type") == "integer":
-        node["format"] = "int64"
+        node["minimum"] = max(schema["exclusiveMinimum"] + 1, schema.get("minimum", 0))
+    node |= _inside(schema, definitions)
+    if rules:
+        node["x-kubernetes-validations"] = rules
+    return node
+
+
+def _inside(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Make what a map or a list holds structural."""
+    node: dict[str, Any] = {}
+    if isinstance(schema.get("additionalProperties"), dict):
+        node["additionalProperties"] = _structural(schema["additionalProperties"], definitions)
     if "properties" in schema:
         node["properties"] = {
             name: _structural(child, definitions) for name, child in schema["properties"].items()
@@ -94,8 +102,6 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
             node["required"] = schema["required"]
     if "items" in schema:
         node["items"] = _structural(schema["items"], definitions)
-    if rules:
-        node["x-kubernetes-validations"] = rules
     return node
 
 

@@ -94,6 +94,29 @@ class QuantizationChoice(StrEnum):
     ANY = "any"
 
 
+Notes = Annotated[dict[str, str], Field(max_length=64)]
+
+
+class PodMetadataSpec(Document):
+    """Metadata of a Pod; what WhaleFlux finds its Pods by cannot be changed."""
+
+    labels: Notes = Field(default_factory=dict)
+    """Further labels."""
+    annotations: Notes = Field(default_factory=dict)
+    """Further annotations."""
+
+
+class PodTemplateSpec(Document):
+    """What a Pod has beside what WhaleFlux gives it."""
+
+    metadata: PodMetadataSpec | None = None
+    """Labels and annotations."""
+    spec: dict[str, Any] = Field(
+        default_factory=dict, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+    )
+    """Fields of a Kubernetes PodSpec."""
+
+
 class EngineSpec(Document):
     """The engine and the options that are pinned; what is left open is recommended."""
 
@@ -105,11 +128,8 @@ class EngineSpec(Document):
     """Program to run instead of the engine's own."""
     args: list[Argument] = Field(default_factory=list, max_length=64)
     """Further arguments, after those that WhaleFlux sets."""
-    pod_template: dict[str, Any] = Field(
-        default_factory=dict, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
-    )
-    """Metadata and spec laid over each engine's Pod by strategic merge; the container is `engine`.
-    What WhaleFlux finds its Pods by cannot be changed."""
+    pod_template: PodTemplateSpec | None = None
+    """Laid over each engine's Pod by strategic merge; the container is `engine`."""
     tensor_parallel_size: PositiveInt | None = Field(default=None, le=64)
     """GPUs that share every matrix."""
     pipeline_parallel_size: PositiveInt | None = Field(default=None, le=64)
@@ -221,7 +241,7 @@ class PlacementSpec(Document):
     profile: str = Field(default="", max_length=253)
     """EngineProfile to predict with, of the service's namespace or the operator's; computed from
     data sheets when empty."""
-    device_class: str = Field(default="", max_length=253)
+    device_class: str = Field(default="", pattern=r"^[-a-z0-9.]*$", max_length=253)
     """DeviceClass to claim GPUs of (dynamic resource allocation); they are counted as
     `nvidia.com/gpu` when empty."""
 

@@ -60,6 +60,11 @@ _KNOWN: tuple[tuple[str, str, str], ...] = (
         "OutOfMemory",
         "raise the memory in spec.engine.podTemplate",
     ),
+    (
+        r"HTTP 4(00|22).*[Pp]od",
+        "InvalidPod",
+        "spec.engine.podTemplate: correct what the message names",
+    ),
     (r"HTTP 403", "Forbidden", "give the operator's ServiceAccount the right"),
 )
 """Pattern, reason, mend; the first that matches."""

@@ -37,6 +37,11 @@ from controller.operator.trouble import diagnose
             "exceeded quota: gpus, requested: pods=1, used: pods=2, limited: pods=2",
             "QuotaExceeded", "ResourceQuota",
         ),
+        (
+            'kubernetes: POST /api/v1/namespaces/a/pods: HTTP 422: Pod "chat-x" is invalid: '
+            "spec.containers[0].name: Required value",
+            "InvalidPod", "spec.engine.podTemplate",
+        ),
         ("engine exited with 137: OOMKilled", "OutOfMemory", "spec.engine.podTemplate"),
         ("engine exited with 1: no CUDA", "ReplicasFailing", "no CUDA"),
     ],
