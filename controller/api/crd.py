@@ -83,6 +83,8 @@ def _structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str
     node = {key: schema[key] for key in _KEPT if key in schema and schema[key] is not None}
     if "exclusiveMinimum" in schema:
         node["minimum"] = max(schema["exclusiveMinimum"] + 1, schema.get("minimum", 0))
+    if node.get("type") == "integer":
+        node["format"] = "int64"
     node |= _inside(schema, definitions)
     if rules:
         node["x-kubernetes-validations"] = rules

@@ -8,16 +8,14 @@ import sys
 
 import typer
 
-from profiler.errors import WhaleFluxError
+from controller.cli.one_line import in_one_line
 
 COMMANDS = (
     "up", "operator", "plan", "allocate", "profile", "simulate", "replay", "replay-pool", "bench",
-    "emulate", "crds", "dashboards",
+    "emulate", "crds", "dashboards", "kubectl",
 )  # fmt: skip
 """Each names a module `controller.cli.NAME`, its dashes underscores, that offers a function of that
 name, or an APP of commands."""
-
-USAGE_ERROR = 2
 
 
 def build_app(only: str | None = None) -> typer.Typer:
@@ -48,8 +46,8 @@ def _root() -> None:
 def main() -> None:
     """Run the command line; the console script's entry point."""
     asked = sys.argv[1] if len(sys.argv) > 1 else None
-    try:
+
+    def run() -> None:
         build_app(asked if asked in COMMANDS else None)()
-    except WhaleFluxError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(USAGE_ERROR) from None
+
+    in_one_line(run)
