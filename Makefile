@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= emulated
 MODEL := build/models/queueing
 
-.PHONY: run test test-vllm check unit e2e lock crds clean
+.PHONY: run test test-vllm check unit e2e lock crds dashboards clean
 
 run: $(STAMP)  ## The whole loop on this machine, for three minutes and on.
 ifeq ($(ENGINE),vllm)
@@ -48,7 +48,10 @@ lock: $(STAMP)  ## Pin every dependency anew, with hashes.
 
 crds: $(STAMP)  ## Write the CRDs from the API types.
 	$(BIN)/whaleflux crds crds
-	$(BIN)/whaleflux crds deploy/helm/whaleflux/crds
+	$(BIN)/whaleflux crds deploy/helm/whaleflux/files/crds
+
+dashboards: $(STAMP)  ## Write the Grafana dashboards and Prometheus rules that the chart ships.
+	$(BIN)/whaleflux dashboards deploy/helm/whaleflux/files
 
 clean:
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache

@@ -248,6 +248,7 @@ def test_killed_in_the_middle_of_any_action_it_goes_on_where_it_was(
     wanted = 1
     with traffic(router(own, space), 2.0) as outcomes:
         for kind, value in steps:
+            before = identities(own, space)
             stays = identities(own, space) if kind == "scale" and value > wanted else {}
             if kind == "scale":
                 wanted = value
@@ -260,9 +261,16 @@ def test_killed_in_the_middle_of_any_action_it_goes_on_where_it_was(
                 one.kill()
             for one in pair:
                 one.start()
-            eventually(partial(settled, own, space, wanted, 1), 150, f"{kind} {value} done")
+            gone = set(before.values()) if kind == "roll" else set()
+            eventually(partial(_renewed, own, space, wanted, gone), 150, f"{kind} {value} done")
             assert stays.items() <= identities(own, space).items(), "an engine was started anew"
     assert not lost(outcomes)
+
+
+def _renewed(cluster: Cluster, namespace: str, wanted: int, gone: set[str]) -> bool:
+    """As many as are wanted, and none of those that are to be replaced."""
+    settled_now = settled(cluster, namespace, wanted, 1)
+    return settled_now and not gone & set(identities(cluster, namespace).values())
 
 
 def test_a_user_who_edits_what_is_ours_is_put_right(

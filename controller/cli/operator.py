@@ -36,6 +36,9 @@ def operator(
     lease_namespace: Annotated[
         str, typer.Option(help="Namespace of the Lease, and of EngineProfiles for everybody.")
     ] = "",
+    identity: Annotated[
+        str, typer.Option(help="Name in the Lease; the host's when empty.", envvar="POD_NAME")
+    ] = "",
     network_policy_from: Annotated[
         list[str] | None,
         typer.Option(help="Make NetworkPolicies; this namespace may reach engines; repeat it."),
@@ -53,7 +56,7 @@ def operator(
     set_up_logs(log_level, as_json=True)
     if leader_elect and not lease_namespace:
         raise Refused("--leader-elect: give --lease-namespace, where the Lease is")
-    identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    identity = f"{identity or socket.gethostname()}_{secrets.token_hex(4)}"
     shared = Shared(
         images=Images(image, vllm_image),
         namespaces=tuple(namespace or ()),

@@ -21,6 +21,9 @@ from profiler.errors import Refused, RetryLater, WhaleFluxError
 FIELD_MANAGER = "whaleflux"
 _DEFAULT_KUBECONFIG = Path("~/.kube/config").expanduser()
 _READ_BUFFER_BYTES = 1 << 21
+_SILENT_S = 90.0
+"""Bookmarks come every minute. A watch without any is dead: one that was opened while a CRD was
+being replaced gets nothing more, and is not closed either."""
 _AT_ONCE = 32
 """Requests under way; more would wait in the API server's own queues, and in others' way."""
 _TIMEOUT_S = 30.0
@@ -140,7 +143,7 @@ class KubeClient:
     @asynccontextmanager
     async def watch(self, path: str, **query: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open a watch; yields its lines."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=360)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENT_S)
         async with self._session.get(
             f"{self._credentials.url}{path}",
             params={**query, "watch": "true", "allowWatchBookmarks": "true"},

@@ -31,7 +31,6 @@ _START_UP_BUDGET = 4.0
 """A start may take this many times what starts took, or what the profile predicts, before it
 counts as failed."""
 _LEAST_BUDGET_S = 120
-_SPREAD_OVER = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 _LOST_NODE_S = 5
 _CLAIM = "gpus"
 
@@ -127,7 +126,8 @@ def _spec(service: Service, images: Images, budget_s: int) -> dict[str, Any]:
         "terminationGracePeriodSeconds": _GRACE_S,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "topologySpreadConstraints": [spread(service, key, ENGINE) for key in _SPREAD_OVER],
+        "topologySpreadConstraints": [spread(service, ENGINE)],
+        "affinity": _zones_apart(service),
         "tolerations": [_leaves_soon(taint) for taint in ("not-ready", "unreachable")],
         "containers": [container],
     }
@@ -172,6 +172,14 @@ def _hub_env(service: Service) -> list[dict[str, Any]]:
         reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
         env.append({"name": "HF_TOKEN", "valueFrom": reference})
     return env
+
+
+def _zones_apart(service: Service) -> dict[str, Any]:
+    """Zones by affinity: spread constraints ignore nodes that lack one of several keys."""
+    same = {"matchLabels": {labels.SERVICE: service.name, **ENGINE}}
+    term = {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": same}
+    preferred = {"weight": 50, "podAffinityTerm": term}
+    return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}}
 
 
 def _away_from(nodes: tuple[str, ...]) -> dict[str, Any]:

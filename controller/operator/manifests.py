@@ -62,11 +62,11 @@ def meta_of(service: Service, owner: Owner, name: str, component: dict[str, str]
     }
 
 
-def spread(service: Service, topology_key: str, component: dict[str, str]) -> dict[str, Any]:
-    """Pods apart where there is room: one node or zone lost must not be the whole service."""
+def spread(service: Service, component: dict[str, str]) -> dict[str, Any]:
+    """Pods apart where there is room: one node lost must not be the whole service."""
     return {
         "maxSkew": 1,
-        "topologyKey": topology_key,
+        "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": {labels.SERVICE: service.name, **component}},
     }

@@ -154,9 +154,7 @@ def _router_deployment(service: Service, meta: dict[str, Any], images: Images) -
                 "metadata": {"labels": {**labels.common(service.name), **selector, **ROUTER}},
                 "spec": {
                     "serviceAccountName": router_name(service),
-                    "topologySpreadConstraints": [
-                        spread(service, "kubernetes.io/hostname", ROUTER)
-                    ],
+                    "topologySpreadConstraints": [spread(service, ROUTER)],
                     "containers": [container],
                 },
             },

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .cluster import Cluster
 
 CHART = "deploy/helm/whaleflux"
-LEASE = "operators"
 
 
 class OperatorProcess:
@@ -33,6 +32,8 @@ class OperatorProcess:
         self._flags = flags
         self.log_file = folder / f"operator-{name}.log"
         self._kubeconfig, self._namespace = kubeconfig, namespace
+        self._lease = kubeconfig.name.split(".")[1]
+        """Named after the account, as in the chart: it may write no other."""
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +48,7 @@ class OperatorProcess:
         command = [
             "env", f"KUBECONFIG={self._kubeconfig}",
             sys.executable, "-m", "controller.cli", "operator", "--leader-elect",
-            f"--lease-namespace={self._namespace}", f"--lease-name={LEASE}",
+            f"--lease-namespace={self._namespace}", f"--lease-name={self._lease}",
             f"--port={self._port}", *self._flags,
         ]  # fmt: skip
         with self.log_file.open("ab") as log:

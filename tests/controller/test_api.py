@@ -303,7 +303,7 @@ def test_the_manifest_resolves_once_into_seconds_and_bounds(counts: Json, bounds
 # -- the CRDs ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["crds", "deploy/helm/whaleflux/crds"])
+@pytest.mark.parametrize("folder", ["crds", "deploy/helm/whaleflux/files/crds"])
 def test_the_crds_in_the_repository_are_those_that_the_types_make(folder: str) -> None:
     """Stale? `make crds` writes them anew."""
     files = {file.name: file.read_text() for file in (ROOT / folder).glob("*.yaml")}

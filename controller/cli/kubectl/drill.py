@@ -83,6 +83,7 @@ def drill(
 
     async def look(client: KubeClient, at: str) -> Plan:
         seen = await read_service(client, at, service)
+        await _check_rights(client, at)
         return planned(seen, await read_replicas(client, seen), replica, force)
 
     plan = ask(where, look)
@@ -92,6 +93,20 @@ def drill(
     typer.echo(json.dumps(as_dict(report), indent=2) if output is Output.JSON else _says(report))
     if report.back_after_s is None:
         raise typer.Exit(1)
+
+
+async def _check_rights(client: KubeClient, namespace: str) -> None:
+    """Ask before anything is deleted: who may not watch would never learn what came of it."""
+    for verb in ("watch", "delete"):
+        attributes = {"namespace": namespace, "resource": "pods", "verb": verb}
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = await client.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body)
+        if not json.loads(answer).get("status", {}).get("allowed"):
+            raise Refused(f"drill: you may not {verb} pods in namespace {namespace}: ask for it")
 
 
 def planned(seen: Seen, replicas: tuple[Replica, ...], chosen: str | None, force: bool) -> Plan:
@@ -138,7 +153,7 @@ async def carry_out(client: KubeClient, plan: Plan, timeout_s: float) -> Report:
         await _delete(client, plan)
         report = Report(plan, timeout_s, least_serving=len(plan.serving))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + timeout_s):
+            async with asyncio.timeout(timeout_s):
                 while not _back(report, replicas_of(client, seen, list(mirror.items.values()))):
                     changed.clear()
                     await changed.wait()

@@ -146,7 +146,7 @@ def test_a_pod_keeps_away_from_nodes_only_where_it_can_and_that_is_no_rollout() 
         ("metadata.name", "NotIn", ["n2"]),
     ]
     assert pod["metadata"]["labels"][labels.TEMPLATE] == template_hash(SERVICE, IMAGES)
-    assert "affinity" not in engine_pod(SERVICE, OWNER, IMAGES)["spec"]
+    assert "nodeAffinity" not in engine_pod(SERVICE, OWNER, IMAGES)["spec"]["affinity"]
 
 
 def test_services_with_fallbacks_route_by_the_shortest_queue() -> None:
@@ -199,12 +199,13 @@ def test_objects_have_paths_in_the_api() -> None:
 
 
 def test_replicas_are_spread_over_zones_and_nodes_where_there_is_room() -> None:
-    spread = engine_pod(a_service(), OWNER, IMAGES)["spec"]["topologySpreadConstraints"]
-    assert [each["topologyKey"] for each in spread] == [
-        "topology.kubernetes.io/zone", "kubernetes.io/hostname",
-    ]  # fmt: skip
-    for each in spread:
-        assert each["whenUnsatisfiable"] == "ScheduleAnyway"
-        assert each["labelSelector"]["matchLabels"].items() <= (
-            engine_pod(SERVICE, OWNER, IMAGES)["metadata"]["labels"].items()
-        )
+    spec = engine_pod(a_service(), OWNER, IMAGES)["spec"]
+    (nodes,) = spec["topologySpreadConstraints"]
+    assert (nodes["topologyKey"], nodes["whenUnsatisfiable"]) == (
+        "kubernetes.io/hostname", "ScheduleAnyway",
+    )  # fmt: skip
+    ((zones,),) = spec["affinity"]["podAntiAffinity"].values()
+    term = zones["podAffinityTerm"]
+    assert term["topologyKey"] == "topology.kubernetes.io/zone"
+    assert term["labelSelector"] == nodes["labelSelector"]
+    assert nodes["labelSelector"]["matchLabels"][labels.SERVICE] == "chat"

@@ -34,6 +34,8 @@ class FakeCluster(AbstractContextManager["FakeCluster"]):
         """Names of Pods with the options of their deletion."""
         self.on_delete: Callable[[FakeCluster], None] = _nothing
         self.forbidden = False
+        self.denied = ""
+        """A verb that an access review denies."""
         self.kubeconfig = folder / "kubeconfig"
         self._version = 10
         self._watchers: list[asyncio.Queue[bytes]] = []
@@ -117,6 +119,8 @@ class FakeCluster(AbstractContextManager["FakeCluster"]):
         app.router.add_get("/api/v1/namespaces/{ns}/pods", self._get_pods)
         app.router.add_delete("/api/v1/namespaces/{ns}/pods/{name}", self._delete_pod)
         app.router.add_get("/apis/events.k8s.io/v1/namespaces/{ns}/events", self._list_events)
+        reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        app.router.add_post(reviews, self._review)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -165,6 +169,10 @@ class FakeCluster(AbstractContextManager["FakeCluster"]):
         """What a watch that begins late has missed."""
         late = (p for p in self.pods.values() if int(p["metadata"]["resourceVersion"]) > version)
         return [json.dumps({"type": "ADDED", "object": pod}).encode() + b"\n" for pod in late]
+
+    async def _review(self, request: web.Request) -> web.Response:
+        verb = (await request.json())["spec"]["resourceAttributes"]["verb"]
+        return web.json_response({"status": {"allowed": verb != self.denied}})
 
     async def _delete_pod(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

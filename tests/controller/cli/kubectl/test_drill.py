@@ -66,6 +66,17 @@ def test_none_left_to_serve_is_refused(cluster: FakeCluster) -> None:
     assert not cluster.deleted
 
 
+@pytest.mark.parametrize("verb", ["watch", "delete"])
+def test_who_lacks_a_right_is_told_before_anything_is_deleted(
+    cluster: FakeCluster, verb: str
+) -> None:
+    a_pair(cluster)
+    cluster.denied = verb
+    with pytest.raises(Refused, match=f"you may not {verb} pods in namespace team"):
+        cluster.run("drill", "chat", "--yes")
+    assert not cluster.deleted
+
+
 @pytest.mark.parametrize("answer", ["n\n", "", None])
 def test_without_a_yes_nothing_is_deleted(cluster: FakeCluster, answer: str | None) -> None:
     a_pair(cluster)
