@@ -9,6 +9,7 @@ import statistics
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 
@@ -45,6 +46,8 @@ _THINNED_S = 5.0
 """Readings before the last two are kept so far apart."""
 PROBE_SLACK_S = 0.5
 """Between sending a probe and what a page shows of it: a service that sees nothing else is idle."""
+_SUMMED_EVERY_S = 5.0
+"""What a window of a minute says changes little from one second to the next."""
 _START_UPS_KEPT = 5
 _COUNTS_KEPT = 300
 _LEAST_ARRIVALS = 100
@@ -136,6 +139,8 @@ class Observer:
         """Requests between scrapes."""
         self._counted_s = math.nan
         self._attained_ratio: float | None = None
+        self._sum_up_s = -math.inf
+        """When the window is summed up next."""
         self._capacity_rps = service.capacity.rate_rps
         """As of the last scrape, as the one above."""
         self._detecting = Detecting(service)
@@ -183,8 +188,9 @@ class Observer:
         self._follow_clock(now_s)
         self._forget_gone(replicas)
         aged = [watched.forget_old(now_s) for watched in self._watched.values()]
-        if self._new or any(aged):
+        if (self._new or any(aged)) and now_s >= self._sum_up_s:
             self._sum_up(replicas)
+            self._sum_up_s = self._next_sum_up_s(now_s)
         self._time_start_ups(replicas)
         demand = self._demand(replicas, now_s)
         last = {name: w.readings[-1] for name, w in self._watched.items() if w.readings}
@@ -209,10 +215,17 @@ class Observer:
             return statistics.median(self._start_ups_s)
         return self.service.profile.start_up_s
 
+    def _next_sum_up_s(self, now_s: float) -> float:
+        """Not all services at the same tick; at every scrape until something is known."""
+        if self._attained_ratio is None:
+            return now_s
+        part_s = crc32(self.service.id.encode()) % 100 / 100.0 * _SUMMED_EVERY_S
+        return ((now_s - part_s) // _SUMMED_EVERY_S + 1.0) * _SUMMED_EVERY_S + part_s
+
     def _follow_clock(self, now_s: float) -> None:
         """Begin anew where the clock went back: what was read before would lie in the future."""
         if now_s < self._asked_s:
-            self._watched, self._counted_s = {}, math.nan
+            self._watched, self._counted_s, self._sum_up_s = {}, math.nan, -math.inf
             self._detecting = Detecting(self.service)
         self._asked_s = now_s
 

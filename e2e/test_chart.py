@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ import yaml
 
 from e2e.harness.cluster import CommandFailed
 from e2e.harness.wait import eventually
-from e2e.test_loop import CHART, EXAMPLE, ROLE, pods
+from e2e.test_loop import CHART, EXAMPLE, ROLE, ROOT, pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CRD = "llmservices.serving.whaleflux.io"
+CRDS = (CRD, "engineprofiles.serving.whaleflux.io")
 SPACE = "chart-system"
 
 
@@ -69,13 +71,14 @@ def revision_is_known(cluster: Cluster) -> bool:
 def test_it_is_installed_upgraded_and_uninstalled_and_services_run_on(
     cluster: Cluster, node: Node, space: str, namespace: str, tmp_path: Path
 ) -> None:
-    for name in (CRD, "engineprofiles.serving.whaleflux.io"):
+    for name in CRDS:
         cluster.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=60s")
     where = ("-n", space, "--wait=legacy", "--timeout=120s")
     cluster.helm("install", "up", str(former(tmp_path)), *where)
     assert not revision_is_known(cluster)
     cluster.kubectl("apply", "-n", namespace, "-f", str(EXAMPLE))
-    eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 90, "one serves")
+    # a watch opened while the CRD was being made may be dead, and is given up after 90 s
+    eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 180, "one serves")
     eventually(lambda: len(pods(cluster, namespace, "standby")) == 1, 60, "one stands by")
     before = {pod["metadata"]["uid"] for pod in engines(cluster, namespace)}
 
@@ -88,7 +91,7 @@ def test_it_is_installed_upgraded_and_uninstalled_and_services_run_on(
     eventually(lambda: leader(cluster, space) not in ("", first), 30, "another one leads")
     cluster.kubectl("patch", "llms", "chat", "-n", namespace, "--type=merge", "-p",
                     json.dumps({"spec": {"resilience": {"standbys": 2}}}))  # fmt: skip
-    eventually(lambda: len(pods(cluster, namespace, "standby")) == 2, 60, "and works")
+    eventually(lambda: len(pods(cluster, namespace, "standby")) == 2, 180, "and works")
 
     cluster.helm("uninstall", "up", "-n", space, "--wait")
     assert cluster.kubectl("get", "llms", "chat", "-n", namespace, "-o", "name")
@@ -110,7 +113,8 @@ def leader(cluster: Cluster, space: str) -> str:
 def test_what_it_renders_passes_the_api_server(cluster: Cluster, space: str) -> None:
     made = rendered(
         cluster, "dashboards.enabled=true", "networkPolicy.enabled=true", "crds.enabled=false",
-        "networkPolicy.from={monitoring}", "serviceNetworkPolicies.enabled=true",
+        "networkPolicy.from={monitoring}", "networkPolicy.egress[0].ports[0].port=6443",
+        "serviceNetworkPolicies.enabled=true", "replicas=1",
     )  # fmt: skip
     for each in made:
         cluster.kubectl("apply", "--dry-run=server", "-n", space, "-f", "-", input=json.dumps(each))
@@ -156,6 +160,8 @@ def test_a_value_that_makes_no_sense_is_refused(cluster: Cluster, value: str) ->
 def test_admin_edit_and_view_reach_services_and_never_their_status(
     cluster: Cluster, namespace: str
 ) -> None:
+    crds = str(CHART / "files/crds")
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", crds)
     roles = [each for each in rendered(cluster) if each["kind"] == "ClusterRole"]
     cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(roles))
     for role in ("view", "edit", "admin"):
@@ -163,9 +169,10 @@ def test_admin_edit_and_view_reach_services_and_never_their_status(
                         f"--clusterrole={role}", f"--user=a-{role}")  # fmt: skip
 
     def may(role: str, verb: str, what: str) -> bool:
-        asked = ("auth", "can-i", verb, what, "-n", namespace, "--as", f"a-{role}")
+        kind, _, part = what.partition("/")
+        asked = ("auth", "can-i", verb, kind, f"--subresource={part}", "-n", namespace)
         try:
-            return cluster.kubectl(*asked).strip() == "yes"
+            return cluster.kubectl(*asked, "--as", f"a-{role}").strip() == "yes"
         except CommandFailed:
             return False
 
@@ -176,6 +183,58 @@ def test_admin_edit_and_view_reach_services_and_never_their_status(
         for verb, what in (("create", "llmservices"), ("patch", "llmservices/scale")):
             assert may(role, verb, what) is writes
         assert not may(role, "patch", "llmservices/status")
+
+
+def test_crds_that_nobody_holds_are_left_alone_until_they_are_given_to_the_release(
+    cluster: Cluster, space: str, tmp_path: Path
+) -> None:
+    for name in CRDS:
+        cluster.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=60s")
+    cluster.kubectl("create", "-f", str(former(tmp_path) / "files/crds"))
+    asked = ("upgrade", "--install", "own", str(CHART), "-n", space, "--set=rbac.aggregate=false")
+    told = cluster.helm(*asked)
+    assert "left as they are" in told
+    assert not revision_is_known(cluster)
+
+    cluster.kubectl("label", "crd", *CRDS, "app.kubernetes.io/managed-by=Helm")
+    cluster.kubectl("annotate", "crd", *CRDS, "meta.helm.sh/release-name=own",
+                    f"meta.helm.sh/release-namespace={space}")  # fmt: skip
+    told = cluster.helm(*asked, "--force-conflicts")
+    assert "left as they are" not in told
+    assert revision_is_known(cluster)
+    cluster.helm("uninstall", "own", "-n", space, "--wait")
+    assert revision_is_known(cluster)
+
+
+def test_every_value_is_explained_and_known_to_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    page = (ROOT / "docs/install.md").read_text()
+    explained = [line for line in page.splitlines() if line.startswith("| `")]
+    for name, value in values.items():
+        assert any(f"`{name}`" in line or f"`{name}." in line for line in explained), name
+        known = schema["properties"][name]
+        known = schema["definitions"][known["$ref"].split("/")[-1]] if "$ref" in known else known
+        if "properties" in known:
+            assert set(value) == set(known["properties"]), name
+    assert set(values) == set(schema["properties"]) - {"global"}
+
+
+def test_the_image_is_given_all_that_the_wheel_packs_and_is_not_root() -> None:
+    steps = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line]
+    sent = (ROOT / ".dockerignore").read_text().splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    copied = {
+        each
+        for step in steps
+        if step[0] == "COPY" and not step[1].startswith("--")
+        for each in step[1:-1]
+    }
+    assert {*packed, "requirements.lock", "pyproject.toml"} <= copied
+    assert {f"!{each}" for each in copied} == {line for line in sent if line.startswith("!")}
+    (user,) = [step[1] for step in steps if step[0] == "USER"]
+    assert all(int(part) > 0 for part in user.split(":"))
 
 
 def test_the_tests_hook_asks_the_operator_whether_it_is_ready(

@@ -214,11 +214,14 @@ def loaded(url: str) -> Iterator[None]:
 
 @contextmanager
 def operator(cluster: Cluster) -> Iterator[None]:
-    """The chart, installed under a name of its own."""
+    """The chart, installed under a name of its own; the CRDs are there before."""
     where = ("-n", OPERATOR_NAMESPACE)
+    crds = ("--server-side", "--force-conflicts", "-f", str(ROOT / "crds"))
+    cluster.kubectl("apply", *crds)
+    cluster.kubectl("wait", "-f", str(ROOT / "crds"), "--for=condition=Established")
     cluster.helm(
         "install", RELEASE, str(CHART), *where, "--create-namespace", "--wait=legacy",
-        "--timeout=120s",
+        "--timeout=120s", "--set=crds.enabled=false",
     )  # fmt: skip
     try:
         yield
@@ -232,7 +235,7 @@ def served(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("create", "namespace", NAMESPACE)
     try:
         cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE))
-        wait = ("wait", "-n", NAMESPACE, "llms/chat", "--for=condition=Ready", "--timeout=90s")
+        wait = ("wait", "-n", NAMESPACE, "llms/chat", "--for=condition=Ready", "--timeout=180s")
         cluster.kubectl(*wait)
         yield
         cluster.kubectl("delete", "-n", NAMESPACE, "llms/chat", "--timeout=60s")

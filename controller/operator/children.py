@@ -4,6 +4,7 @@ Server-side apply as one field manager: what others write beside it (annotations
 applying twice changes nothing.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from controller.operator.paths import path_of
 from controller.operator.routing import routing_objects, unwanted_routing
 from controller.service import Service
 from profiler.errors import Refused
+
+_FIRST = ("ServiceAccount", "Role", "ResourceClaimTemplate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,19 @@ class Children:
 
         Raises `Refused` where the cluster lacks a kind that the spec asks for.
         """
-        for thing in self._wanted(service, owner):
-            try:
-                await self.client.apply(path_of(thing), thing)
-            except NotFound as error:
-                raise _missing_kind(service, thing) from error
+        wanted = tuple(self._wanted(service, owner))
+        for first in (True, False):  # a binding wants its role to be there
+            wave = [thing for thing in wanted if (thing["kind"] in _FIRST) is first]
+            await asyncio.gather(*(self._apply(service, thing) for thing in wave))
         for thing in unwanted_routing(service, owner):
             with contextlib.suppress(NotFound):
                 await self.client.delete(path_of(thing))
+
+    async def _apply(self, service: Service, thing: dict[str, Any]) -> None:
+        try:
+            await self.client.apply(path_of(thing), thing)
+        except NotFound as error:
+            raise _missing_kind(service, thing) from error
 
     async def guard(self, service: Service, owner: Owner, serving: int) -> None:
         """Keep the disruption budget at what serves."""

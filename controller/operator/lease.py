@@ -127,18 +127,24 @@ class Election:
         """Take or renew it; whether that worked. Nothing that fails here is fatal."""
         asked_s = self._now_s()
         try:
-            self._look(await self._read())
+            if not self.leads:  # a leader writes over what it knows, and reads where that failed
+                self._look(await self._read())
             if self._taken() and asked_s - self._seen_s < self._expires_s():
                 return False
             made = await self._write(self._mine())
-        except Conflict:
-            return False  # another one was quicker
+        except Conflict:  # another one was quicker, or an answer of ours was lost
+            await self._reread()
+            return False
         except WhaleFluxError as error:
             log.warning("lease %s/%s: %s", self._lease.namespace, self._lease.name, error)
             return False
         self._look(made)
         self._renewed_s = asked_s  # when asked: the answer may have taken long
         return True
+
+    async def _reread(self) -> None:
+        with contextlib.suppress(WhaleFluxError):
+            self._look(await self._read())
 
     def _expires_s(self) -> float:
         return float(self._seen.spec.lease_duration_seconds or DURATION_S)

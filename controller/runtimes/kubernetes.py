@@ -46,6 +46,8 @@ class KubernetesRuntime:
         """GPU type by the hash of what replicas on it run, as the services are now."""
         self._awaited: dict[ServiceId, dict[str, float]] = {}
         """Pods created whose watch event has not come, and when: counted once, started once."""
+        self._shown: dict[ServiceId, tuple[Replica, ...]] = {}
+        """What `replicas` said of the pods, until one of them changes."""
         self._ready_at: dict[Key, datetime] = {}
         """When pods were first seen ready: one that failed later did not fail to start."""
         self._routers: dict[Key, tuple[ServiceId, str]] = {}
@@ -54,6 +56,7 @@ class KubernetesRuntime:
 
     def serve(self, service: Service, owner: Owner) -> None:
         """Know a service and who owns its pods."""
+        self._shown.pop(service.id, None)
         self._services[service.id] = service
         self._current[service.id] = {
             template_hash(kind, self._images): kind.gpu for kind in service.kinds
@@ -62,7 +65,7 @@ class KubernetesRuntime:
 
     def forget(self, service: ServiceId) -> None:
         """Know a service no more; its owner's deletion takes the pods along."""
-        for known in (self._services, self._current, self._owners, self._awaited):
+        for known in (self._shown, self._services, self._current, self._owners, self._awaited):
             known.pop(service, None)
 
     def take(self, key: Key, pod: Pod | None) -> None:
@@ -72,6 +75,7 @@ class KubernetesRuntime:
             self._ready_at.pop(key, None)
             for service, pods in self._pods.items():
                 if service.startswith(f"{namespace}/") and pods.pop(name, None) is not None:
+                    self._shown.pop(service, None)
                     self._changes.note(service)
             return
         service = service_id(namespace, pod.metadata.labels.get(labels.SERVICE, ""))
@@ -79,6 +83,7 @@ class KubernetesRuntime:
         if known is not None and known.metadata.uid == pod.metadata.uid and newer(known, pod):
             return  # the answer to a patch came before the event of an earlier change
         self._pods[service][name] = pod
+        self._shown.pop(service, None)
         ready = pod.condition("Ready")
         if ready is not None and ready.status == "True" and ready.last_transition_time is not None:
             self._ready_at.setdefault(key, ready.last_transition_time)
@@ -126,6 +131,18 @@ class KubernetesRuntime:
 
     def replicas(self, service: ServiceId) -> tuple[Replica, ...]:
         """Pods of the service, and those created a moment ago."""
+        shown = self._shown.get(service)
+        if shown is None:
+            shown = self._shown[service] = self._of_pods(service)
+        since_s = self._now_s() - _AWAITED_AT_MOST_S
+        awaited = self._awaited.get(service, {})
+        coming = sorted(name for name, at_s in awaited.items() if at_s > since_s)
+        return (
+            *shown,
+            *(Replica(ReplicaId(name), Phase.PENDING, self._now_s()) for name in coming),
+        )
+
+    def _of_pods(self, service: ServiceId) -> tuple[Replica, ...]:
         owner = self._owners.get(service)
         mine = (None, owner.uid) if owner is not None else ()
         pods = [
@@ -134,13 +151,7 @@ class KubernetesRuntime:
             if not mine or pod.metadata.controller in mine
         ]
         current = self._current.get(service, {})
-        since_s = self._now_s() - _AWAITED_AT_MOST_S
-        awaited = self._awaited.get(service, {})
-        coming = sorted(name for name, at_s in awaited.items() if at_s > since_s)
-        return (
-            *(self._replica(pod, current) for pod in pods),
-            *(Replica(ReplicaId(name), Phase.PENDING, self._now_s()) for name in coming),
-        )
+        return tuple(self._replica(pod, current) for pod in pods)
 
     async def changed(self, service: ServiceId) -> None:
         """Wait for a change."""

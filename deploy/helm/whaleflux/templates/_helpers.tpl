@@ -21,6 +21,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{- define "whaleflux.release" -}}
+{{ .Release.Namespace }}/{{ .Release.Name }}
+{{- end -}}
+
+{{/* The release that holds an object, as Helm marks it. */}}
+{{- define "whaleflux.holder" -}}
+{{- $notes := .metadata.annotations | default dict -}}
+{{ get $notes "meta.helm.sh/release-namespace" }}/{{ get $notes "meta.helm.sh/release-name" }}
+{{- end -}}
+
 {{/* The rules of a Role or ClusterRole, alike for one namespace and for all. */}}
 {{- define "whaleflux.rules" -}}
 - apiGroups: [serving.whaleflux.io]
