@@ -22,6 +22,10 @@ from profiler.errors import RetryLater, WhaleFluxError
 PAGE = "500"
 _RETRY_FIRST_S = 0.2
 _RETRY_LONGEST_S = 15.0
+_LIVES_S = (5, 15, 45, 300)
+"""How long a watch is followed: the first, the second, and so on."""
+_CLOSES_S = 2.0
+"""What the server gets to close it."""
 
 _TRANSIENT = (
     WhaleFluxError, aiohttp.ClientError, msgspec.MsgspecError, TimeoutError, OSError
@@ -95,6 +99,7 @@ class Reflector(Generic[T]):
         self._listener = listener
         self.restarted: Callable[[], None] = lambda: None
         """Called whenever a watch ended in an error."""
+        self._lives = 0
         self._version = ""
         self._pause_s = _RETRY_FIRST_S
 
@@ -143,11 +148,21 @@ class Reflector(Generic[T]):
         self.synced.set()
 
     async def _watch(self) -> None:
-        """Follow the stream until the server ends it."""
-        query = {**self._query, "resourceVersion": self._version, "timeoutSeconds": "300"}
-        async with self._client.watch(self._path, **query) as lines:
-            async for line in lines:
-                self._take(line)
+        """Follow the stream until it ends, for a short while only at first.
+
+        A watch that is opened while a CRD is being made or replaced hears nothing and is never
+        closed: neither by the server, nor for want of bookmarks within a minute.
+        """
+        life_s = _LIVES_S[min(self._lives, len(_LIVES_S) - 1)]
+        self._lives += 1
+        query = {**self._query, "resourceVersion": self._version, "timeoutSeconds": str(life_s)}
+        with contextlib.suppress(TimeoutError):
+            async with (
+                asyncio.timeout(life_s + _CLOSES_S),
+                self._client.watch(self._path, **query) as lines,
+            ):
+                async for line in lines:
+                    self._take(line)
 
     def _take(self, line: bytes) -> None:
         try:
