@@ -8,12 +8,14 @@ look-up. It never interprets a value; what a sample means is the caller's busine
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
 _PAIR = r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"([^"\\]*(?:\\.[^"\\]*)*)"\s*'
 _LABEL = re.compile(_PAIR)
 _LABELS = re.compile(rf"(?:{_PAIR}(?:,{_PAIR})*,?)?\s*")
+_NOTHING: list[bytes] = []
 _ESCAPES = {"\\n": "\n", "\\\\": "\\", '\\"': '"'}
 
 
@@ -40,15 +42,19 @@ def read_exposition(page: bytes, wanted: Collection[str]) -> Exposition:
     "12" may have been "1234".
     """
     found: dict[bytes, list[Sample]] = {name.encode(): [] for name in wanted}
-    seen_labels: dict[bytes, Mapping[str, str] | None] = {b"": MappingProxyType({})}
     lines = page.split(b"\n")
     malformed = 0
     for line in lines[:-1]:
-        head, brace, rest = line.partition(b"{")
-        words = head.split(None, 1)
-        if not words or (samples := found.get(words[0])) is None:
+        if line.startswith(b"#"):
             continue
-        sample = _sample(words[1:], rest if brace else None, seen_labels)
+        head, brace, rest = line.partition(b"{")
+        samples, after = found.get(head), _NOTHING
+        if samples is None:  # a value or white space follows the name, or it is not wanted
+            words = head.split(None, 1)
+            if not words or (samples := found.get(words[0])) is None:
+                continue
+            after = words[1:]
+        sample = _sample(after, rest if brace else None)
         if sample is None:
             malformed += 1
         else:
@@ -68,9 +74,7 @@ def _is_wanted(line: bytes, found: Mapping[bytes, list[Sample]]) -> bool:
     return bool(words) and words[0] in found
 
 
-def _sample(
-    after_name: list[bytes], rest: bytes | None, seen: dict[bytes, Mapping[str, str] | None]
-) -> Sample | None:
+def _sample(after_name: list[bytes], rest: bytes | None) -> Sample | None:
     """Read what follows a name: `rest` is what stands behind its brace, None without one."""
     if rest is None:
         block, tail = b"", after_name[0] if after_name else b""
@@ -78,10 +82,7 @@ def _sample(
         block, closed, tail = rest.rpartition(b"}")
         if after_name or not closed:
             return None
-    labels = seen.get(block)
-    if labels is None:  # buckets of all histograms share their label blocks
-        labels = seen[block] = _labels(block)
-    value = _value(tail)
+    labels, value = _labels(block), _value(tail)
     return None if labels is None or value is None else Sample(labels, value)
 
 
@@ -101,8 +102,12 @@ def _value(tail: bytes) -> float | None:
         return None
 
 
+@lru_cache(maxsize=8192)
 def _labels(block: bytes) -> Mapping[str, str] | None:
-    """Read `a="x",b="y"`, a comma allowed at the end; None when it is anything else."""
+    """Read `a="x",b="y"`, a comma allowed at the end; None when it is anything else.
+
+    Buckets of all histograms share their blocks, and so do the pages of all replicas of a model.
+    """
     text = block.decode(errors="replace")
     if _LABELS.fullmatch(text) is None:
         return None
