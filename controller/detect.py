@@ -56,6 +56,15 @@ class Detecting:
         """Replicas to be probed."""
         return tuple(ReplicaId(name) for name in self._watch.wants_canary)
 
+    @property
+    def judged(self) -> tuple[float, float]:
+        """Requests that ended between the last two pages, where the last one is new; and of them,
+        those that missed the objective."""
+        pulses = [kept.pulse for kept in self._watch.tracks.values() if kept.fresh]
+        known = [pulse for pulse in pulses if pulse is not None]
+        ended = sum(pulse.judged for pulse in known)
+        return ended, ended - sum(pulse.within for pulse in known)
+
     def probed(self, replica: ReplicaId, canary: Canary) -> None:
         """Take in what came of a probe."""
         self._canaries[replica] = canary

@@ -8,7 +8,6 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from zlib import crc32
 
 import numpy as np
@@ -25,99 +24,22 @@ from controller.observation import (
     Sighting,
 )
 from controller.service import Service
+from controller.watched import Watched, summed, worst
 from monitor import (
-    Arrivals,
-    Attainment,
     EngineSignals,
-    Freshness,
-    Histogram,
     Reading,
-    arrivals_between,
     attainment,
     merge,
 )
 from monitor.detectors.reading import Canary, GpuReading
-from profiler.slo import Slo
 from recommender import cv_of_counts
 
-STALE_AFTER_S = 5.0
-ATTAINMENT_WINDOW_S = 60.0
-_THINNED_S = 5.0
-"""Readings before the last two are kept so far apart."""
-PROBE_SLACK_S = 0.5
-"""Between sending a probe and what a page shows of it: a service that sees nothing else is idle."""
 _SUMMED_EVERY_S = 5.0
 """What a window of a minute says changes little from one second to the next."""
 _START_UPS_KEPT = 5
 _COUNTS_KEPT = 300
 _LEAST_ARRIVALS = 100
 """Fewer say little about burstiness."""
-
-
-@dataclass(slots=True)
-class _Watched:
-    """Readings of one replica, oldest first, over the attainment window."""
-
-    readings: deque[Reading] = field(default_factory=deque)
-    arrivals: Arrivals | None = None
-    """Between the last two, our own probe left out."""
-    probe_s: tuple[float, float] = (-math.inf, -math.inf)
-    """When our last probe was sent, and when it ended."""
-
-    def add(self, reading: Reading, now_s: float) -> bool:
-        """Take it in, or say False: it came twice, or late."""
-        if reading.signals is None or reading.at_s is None:
-            return True
-        if self.readings and reading.at_s <= float(self.readings[-1].at_s or 0.0):
-            return False
-        self.readings.append(reading)
-        self._thin()
-        self.forget_old(now_s)
-        last_two = list(self.readings)[-2:]
-        self.arrivals = arrivals_between(*last_two) if len(last_two) == 2 else None
-        came, sent_s = self.arrivals, self.probe_s[0]
-        if (
-            came is not None
-            and -PROBE_SLACK_S < reading.at_s - sent_s < came.window_s + PROBE_SLACK_S
-        ):
-            users = max(came.rps * came.window_s - 1.0, 0.0)
-            self.arrivals = Arrivals(came.window_s, users / came.window_s)
-        return True
-
-    def own(self, at_s: float) -> float:
-        """Requests of our own that a page of that moment shows."""
-        sent_s, ended_s = self.probe_s
-        return float(sent_s - PROBE_SLACK_S < at_s < ended_s + PROBE_SLACK_S)
-
-    def _thin(self) -> None:
-        if len(self.readings) < 4:
-            return
-        older, old = self.readings[-4].at_s or 0.0, self.readings[-3].at_s or 0.0
-        if old - older < _THINNED_S:
-            del self.readings[-3]
-
-    def forget_old(self, now_s: float) -> bool:
-        """Keep the window; a replica that fell silent has no share in it after that.
-
-        Whether something was forgotten.
-        """
-        before = len(self.readings)
-        while self.readings and now_s - float(self.readings[0].at_s or 0.0) > ATTAINMENT_WINDOW_S:
-            self.readings.popleft()
-        return len(self.readings) < before
-
-    def last_judged(self, slo: Slo) -> Attainment | None:
-        """Requests that ended between the last two readings."""
-        if len(self.readings) < 2:
-            return None
-        before, after = self.readings[-2].signals, self.readings[-1].signals
-        return attainment(before, after, slo) if before and after else None
-
-    def latest(self, now_s: float) -> Reading | None:
-        if not self.readings:
-            return None
-        last = self.readings[-1]
-        return last if last.freshness(now_s, STALE_AFTER_S) is Freshness.FRESH else None
 
 
 class Observer:
@@ -127,7 +49,7 @@ class Observer:
         self.service = service
         self._books = {kind.gpu: CapacityBook(kind) for kind in service.kinds}
         self._worths = tuple((k.gpu, k.worth_of(service)) for k in service.fallbacks)
-        self._watched: dict[ReplicaId, _Watched] = {}
+        self._watched: dict[ReplicaId, Watched] = {}
         self._start_ups_s: deque[float] = deque(maxlen=_START_UPS_KEPT)
         self._started: dict[ReplicaId, bool] = {}
         """Whether each was ever seen ready; a start is timed where it was seen to begin."""
@@ -178,7 +100,7 @@ class Observer:
         """Take in the scrape of the replicas, by replica id."""
         self._follow_clock(now_s)
         new = [
-            self._watched.setdefault(replica, _Watched()).add(reading, now_s)
+            self._watched.setdefault(replica, Watched()).add(reading, now_s)
             for replica, reading in readings.items()
         ]
         self._new = self._new or any(new) or not new
@@ -192,10 +114,10 @@ class Observer:
             self._sum_up(replicas)
             self._sum_up_s = self._next_sum_up_s(now_s)
         self._time_start_ups(replicas)
-        demand = self._demand(replicas, now_s)
         last = {name: w.readings[-1] for name, w in self._watched.items() if w.readings}
         findings = self._detecting.look(replicas, last, self._gpus, now_s)
         lost, bad = wedged(findings), unfit(findings)
+        demand = self._demand(replicas, now_s)
         return Observation(
             service=self.service,
             sightings=tuple(
@@ -276,7 +198,7 @@ class Observer:
         seen_serving = any(replica.phase is Phase.SERVING for replica in replicas)
         known = known and seen_serving
         fresh_arrivals = arrivals if known and self._new else None
-        judged = self._last_judged() if known and self._new else None
+        ended, missed = self._detecting.judged if known and self._new else (0.0, 0.0)
         if self._new:
             self.arrival_rps = fresh_arrivals
             self._count(fresh_arrivals, now_s)
@@ -286,9 +208,9 @@ class Observer:
             waiting=waiting if known else None,
             attained_ratio=self._attained_ratio,
             over_s=over_s or 1.0,
-            ended=0.0 if judged is None else judged.requests,
+            ended=ended,
             held=self._held,
-            missed=0.0 if judged is None else judged.requests * (1.0 - judged.ratio),
+            missed=missed,
         )
 
     def _sum_up(self, replicas: tuple[Replica, ...]) -> None:
@@ -303,10 +225,6 @@ class Observer:
         self._worths = tuple(
             (k.gpu, rates[k.gpu] / self._capacity_rps) for k in self.service.fallbacks
         )
-
-    def _last_judged(self) -> Attainment | None:
-        """Requests that ended between the last two scrapes, all replicas' together."""
-        return merge(watched.last_judged(self.service.slo) for watched in self._watched.values())
 
     def _count(self, arrival_rps: float | None, now_s: float) -> None:
         """Note how many came since the last scrape; a gap in the signals begins anew."""
@@ -333,8 +251,8 @@ class Observer:
     def _lengths(self) -> Lengths | None:
         """Mean prompt and answer length of the requests that ended in the window."""
         windows = self._windows()
-        prompts = _summed([(a.prompt_length, b.prompt_length) for a, b in windows])
-        answers = _summed([(a.generation_length, b.generation_length) for a, b in windows])
+        prompts = summed([(a.prompt_length, b.prompt_length) for a, b in windows])
+        answers = summed([(a.generation_length, b.generation_length) for a, b in windows])
         if not prompts[0] or not answers[0]:
             return None
         return Lengths(prompts[0], prompts[1] / prompts[0], answers[1] / answers[0])
@@ -343,32 +261,6 @@ class Observer:
         """TTFT and mean ITL at a percentile (0 to 1) over the window, s; the worst replica's."""
         windows = self._windows()
         return (
-            _worst([(a.ttft, b.ttft) for a, b in windows], percentile),
-            _worst([(a.tpot, b.tpot) for a, b in windows], percentile),
+            worst([(a.ttft, b.ttft) for a, b in windows], percentile),
+            worst([(a.tpot, b.tpot) for a, b in windows], percentile),
         )
-
-
-Pairs = list[tuple[Histogram | None, Histogram | None]]
-
-
-def _increments(pairs: Pairs) -> list[Histogram]:
-    added = [b.since(a) for a, b in pairs if a is not None and b is not None]
-    return [histogram for histogram in added if histogram is not None and histogram.count > 0]
-
-
-def _summed(pairs: Pairs) -> tuple[float, float]:
-    """How many values were added, and their sum; an engine that began anew in between is left
-    out."""
-    count, total = 0.0, 0.0
-    for before, after in pairs:
-        if before is None or after is None or before.bounds != after.bounds:
-            continue
-        came, more = after.count - before.count, after.sum - before.sum
-        if came > 0 and more >= 0:
-            count, total = count + came, total + more
-    return count, total
-
-
-def _worst(pairs: Pairs, percentile: float) -> float | None:
-    values = (histogram.quantile(percentile) for histogram in _increments(pairs))
-    return max((value for value in values if value is not None), default=None)

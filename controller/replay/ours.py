@@ -23,12 +23,12 @@ from controller.observation import (
     ReplicaId,
     Sighting,
 )
-from controller.observe import ATTAINMENT_WINDOW_S
 from controller.replay.detection import fleet_reading
 from controller.replay.policy import Fleet, Known, Scrape, Wish
 from controller.replay.served import Served
 from controller.replay.terms import Terms
 from controller.service import Bounds, Service, service_id
+from controller.watched import ATTAINMENT_WINDOW_S
 from monitor.detectors.reading import FleetReading
 from monitor.detectors.watch import Watch
 from monitor.findings import Finding

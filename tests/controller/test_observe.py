@@ -6,7 +6,8 @@ import pytest
 
 from controller.capacity_book import CapacityBook, Lengths
 from controller.observation import Observation, Phase, Replica, ReplicaId
-from controller.observe import ATTAINMENT_WINDOW_S, STALE_AFTER_S, Observer
+from controller.observe import Observer
+from controller.watched import ATTAINMENT_WINDOW_S, STALE_AFTER_S
 from monitor import Reading
 from monitor.detectors.wedged import WEDGED_AFTER_S
 from profiler.slo import Slo
@@ -323,6 +324,7 @@ def test_the_lengths_seen_lately_decide_the_capacity() -> None:
 def test_what_ended_between_two_scrapes_is_judged_once() -> None:
     observer = Observer(a_service())
     observer.read({R1: a_reading(0.0)}, 0.0)
+    observer.observe(SERVING, 0.0)
     observer.read({R1: a_reading(1.0, finished=10.0, good=7.0)}, 1.0)
     demand = observer.observe(SERVING, 1.0).demand
     assert (demand.ended, demand.over_s) == (10.0, 1.0)
