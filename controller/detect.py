@@ -5,6 +5,7 @@ judges nothing itself: `monitor.detectors` does, with the twin that sizes the se
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from controller.observation import READY, Phase, Replica, ReplicaId
 from controller.service import Service
@@ -55,6 +56,11 @@ class Detecting:
     def wants_canary(self) -> tuple[ReplicaId, ...]:
         """Replicas to be probed."""
         return tuple(ReplicaId(name) for name in self._watch.wants_canary)
+
+    def every(self, period_s: float) -> None:
+        """Take in how often replicas are read from now on."""
+        if period_s != self._expected.scrape_s:
+            self._expected = replace(self._expected, scrape_s=period_s)
 
     @property
     def judged(self) -> tuple[float, float]:

@@ -104,6 +104,8 @@ class ServiceLoop:
         self._held = Held(http)
         self.gpus: Gpus = no_gpus
         self.pools = Pools()
+        self.pace: Callable[[], float] = lambda: TICK_S
+        """How often it looks, s: fewer looks where there is a lot to see."""
         self._now_s = now_s
         self._publish = publish
         self._informed_s = now_s()
@@ -128,7 +130,13 @@ class ServiceLoop:
     async def _scrape_forever(self) -> None:
         while True:
             await self.scrape()
-            await asyncio.sleep(TICK_S)
+            period_s = self._period_s()
+            self.observer.every(period_s)
+            await asyncio.sleep(period_s)
+
+    def _period_s(self) -> float:
+        """Between looks; where there is nothing to read, who waits at the router matters."""
+        return self.pace() if self._runtime.replicas(self.service.id) else TICK_S
 
     async def _tick_forever(self) -> None:
         pause_s = TICK_S
@@ -138,7 +146,7 @@ class ServiceLoop:
                 pause_s = TICK_S
                 # not wait_for: it can swallow a cancellation when its future is done already
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S):
+                    async with asyncio.timeout(self._period_s()):
                         await self._runtime.changed(self.service.id)
             else:  # what the runtime refused now it will refuse in a moment, too
                 await asyncio.sleep(pause_s)

@@ -13,7 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from controller.capacity_book import CapacityBook, Lengths
-from controller.detect import Detecting, unfit, wedged
+from controller.detect import SCRAPE_S, Detecting, unfit, wedged
 from controller.observation import (
     Demand,
     Load,
@@ -24,7 +24,7 @@ from controller.observation import (
     Sighting,
 )
 from controller.service import Service
-from controller.watched import Watched, summed, worst
+from controller.watched import Watched, stale_after_s, summed, worst
 from monitor import (
     EngineSignals,
     Reading,
@@ -70,6 +70,7 @@ class Observer:
         self._held: float | None = None
         self._asked_s = -math.inf
         """When it was last read or asked."""
+        self._stale_s = stale_after_s(SCRAPE_S)
 
     @property
     def wants_canary(self) -> tuple[ReplicaId, ...]:
@@ -91,6 +92,11 @@ class Observer:
     def held_at_router(self, requests: float | None) -> None:
         """Take in how many requests the router holds because nobody serves."""
         self._held = requests
+
+    def every(self, period_s: float) -> None:
+        """Take in how often replicas are read from now on."""
+        self._stale_s = stale_after_s(period_s)
+        self._detecting.every(period_s)
 
     def see_gpus(self, gpus: Mapping[ReplicaId, tuple[GpuReading, ...]]) -> None:
         """Take in the health of the replicas' GPUs."""
@@ -167,7 +173,7 @@ class Observer:
     def _load(self, replica: ReplicaId, now_s: float) -> Load | None:
         """What its fresh page says; None without one."""
         watched = self._watched.get(replica)
-        reading = None if watched is None else watched.latest(now_s)
+        reading = None if watched is None else watched.latest(now_s, self._stale_s)
         signals = None if reading is None else reading.signals
         if watched is None or reading is None or signals is None:
             return None
@@ -187,7 +193,7 @@ class Observer:
                 continue
             watched = self._watched.get(replica.id)
             came = None if watched is None else watched.arrivals
-            fresh = None if watched is None else watched.latest(now_s)
+            fresh = None if watched is None else watched.latest(now_s, self._stale_s)
             part = None if came is None or fresh is None else came.rps
             queued = None if fresh is None or fresh.signals is None else fresh.signals.waiting
             if replica.phase is Phase.SERVING and (part is None or queued is None):

@@ -11,11 +11,17 @@ from dataclasses import dataclass, field
 from monitor import Arrivals, Freshness, Histogram, Reading, arrivals_between
 
 STALE_AFTER_S = 5.0
+_STALE_PERIODS = 2.5
 ATTAINMENT_WINDOW_S = 60.0
 _THINNED_S = 5.0
 """Readings before the last two are kept so far apart."""
 PROBE_SLACK_S = 0.5
 """Between sending a probe and what a page shows of it: a service that sees nothing else is idle."""
+
+
+def stale_after_s(period_s: float) -> float:
+    """How old a page may be of a replica that is read so often: one page may fail."""
+    return max(STALE_AFTER_S, _STALE_PERIODS * period_s)
 
 
 @dataclass(slots=True)
@@ -70,12 +76,12 @@ class Watched:
             self.readings.popleft()
         return len(self.readings) < before
 
-    def latest(self, now_s: float) -> Reading | None:
+    def latest(self, now_s: float, stale_s: float = STALE_AFTER_S) -> Reading | None:
         """Its last page, where that is fresh."""
         if not self.readings:
             return None
         last = self.readings[-1]
-        return last if last.freshness(now_s, STALE_AFTER_S) is Freshness.FRESH else None
+        return last if last.freshness(now_s, stale_s) is Freshness.FRESH else None
 
 
 Pairs = list[tuple[Histogram | None, Histogram | None]]

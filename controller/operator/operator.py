@@ -29,6 +29,7 @@ from controller.operator.gpu_health import GpuHealth
 from controller.operator.instruments import Instruments
 from controller.operator.lease import Election, LeaseName
 from controller.operator.manifests import Images
+from controller.operator.pace import Pace
 from controller.operator.resolver import Resolver
 from controller.operator.routing import service_of_router
 from controller.operator.service_worker import ServiceWorker, Surroundings
@@ -90,11 +91,12 @@ class Operator:
             self._mirror_profiles(f"/namespaces/{self._home}")
         self._gpus = GpuHealth(http, shared.gpu_metrics)
         self._workers: dict[Key, tuple[ServiceWorker, asyncio.Task[None]]] = {}
+        pace = Pace(lambda: self._runtime.size, monotonic_s)
         resolver = Resolver(self.instruments, monotonic_s)
         children = Children(client, shared.images, shared.policies_from)
         self._around = Surroundings(
             client, self._runtime, children, http, self._profiles_in, monotonic_s, wall_s,
-            self.metrics, self._gpus, shared.pools, resolver, self.instruments,
+            self.metrics, self._gpus, shared.pools, resolver, pace, self.instruments,
         )  # fmt: skip
         self._synced = self._leads = False
 

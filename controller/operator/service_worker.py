@@ -72,6 +72,8 @@ class Surroundings:
     gpus: GpuHealth
     pools: Pools
     resolver: Resolver
+    pace: Callable[[], float]
+    """How often each service is looked at, s."""
     instruments: Instruments
 
 
@@ -175,6 +177,7 @@ class ServiceWorker:
         )
         self.loop.gpus = partial(around.gpus.of, service.namespace)
         self.loop.pools = around.pools
+        self.loop.pace = around.pace
         beside = (self.loop.run(), self._write_forever(), self._mend_forever(service))
         work = [asyncio.create_task(each) for each in beside]
         waiter = asyncio.create_task(self._changed.wait())

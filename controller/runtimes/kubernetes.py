@@ -153,6 +153,11 @@ class KubernetesRuntime:
         current = self._current.get(service, {})
         return tuple(self._replica(pod, current) for pod in pods)
 
+    @property
+    def size(self) -> int:
+        """Replicas of all services."""
+        return sum(len(pods) for pods in self._pods.values())
+
     async def changed(self, service: ServiceId) -> None:
         """Wait for a change."""
         await self._changes.wait(service)

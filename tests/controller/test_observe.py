@@ -89,6 +89,15 @@ def test_a_reading_that_grew_old_is_no_reading() -> None:
     assert (fresh.sightings[0].load is None, old.sightings[0].load) == (False, None)
 
 
+def test_who_is_read_less_often_may_be_older() -> None:
+    observer = Observer(a_service())
+    observer.every(10.0)
+    observer.read({R1: a_reading(0.0)}, 0.0)
+    observer.read({R1: a_reading(10.0, finished=4)}, 10.0)
+    assert observer.observe(SERVING, 35.0).demand.waiting == 0.0
+    assert observer.observe(SERVING, 35.1).demand.waiting is None
+
+
 def test_one_failed_scrape_does_not_hide_a_fresh_reading() -> None:
     """aibrix 617: one pod's metrics error blocked everything."""
     seen = observed(
