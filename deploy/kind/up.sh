@@ -31,7 +31,7 @@ kube=(kubectl --context "kind-$cluster")
 helm upgrade --install whaleflux "$root/deploy/helm/whaleflux" \
   --kube-context "kind-$cluster" --namespace whaleflux-system --create-namespace \
   --set image.repository="${image%:*}" --set image.tag="${image##*:}" \
-  --set-string podAnnotations.built="$(docker image inspect --format '{{.Id}}' "$image")" \
+  --set replicas=1 --set-string podAnnotations.built="$(docker image inspect --format '{{.Id}}' "$image")" \
   --wait --timeout 180s
 helm test whaleflux --kube-context "kind-$cluster" --namespace whaleflux-system --timeout 120s
 
