@@ -79,7 +79,7 @@ class History:
         if table.shape[1] and int(table[_AT, -1] // BIN_S) == int(now_s // BIN_S):
             new = _together(table[:, -1], new)
             table = table[:, :-1]
-        first = int(np.searchsorted(table[_AT], now_s - KEPT_S, side="right"))
+        first = int(table[_AT].searchsorted(now_s - KEPT_S, side="right"))
         return History(np.concatenate([table[:, first:], new[:, None]], axis=1))
 
     def mean(self, from_s: float, to_s: float) -> float | None:
@@ -95,7 +95,7 @@ class History:
         return float(self.over_s[self._place(from_s) :].sum())
 
     def _place(self, at_s: float) -> int:
-        return int(np.searchsorted(self.at_s, at_s, side="right"))
+        return int(self.at_s.searchsorted(at_s, side="right"))
 
     def _mean(self, row: int, from_s: float, to_s: float) -> float | None:
         part = slice(self._place(from_s), self._place(to_s))
