@@ -31,7 +31,9 @@ _START_UP_BUDGET = 4.0
 """A start may take this many times what starts took, or what the profile predicts, before it
 counts as failed."""
 _LEAST_BUDGET_S = 120
-_LOST_NODE_S = 5
+_LOST_NODE_S = 60
+"""Standbys serve as soon as Kubernetes says that a node is lost. What was on it is started
+elsewhere after so long: a network that was away for a moment restarts no engine."""
 _CLAIM = "gpus"
 
 
@@ -154,7 +156,7 @@ def _claim_gpus(service: Service, container: dict[str, Any], spec: dict[str, Any
 
 
 def _leaves_soon(taint: str) -> dict[str, Any]:
-    """Give a lost node up at once, not after Kubernetes' five minutes: a standby takes over."""
+    """Give a lost node up after a minute, not after Kubernetes' five."""
     return {
         "key": f"node.kubernetes.io/{taint}",
         "operator": "Exists",
