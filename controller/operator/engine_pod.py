@@ -35,6 +35,8 @@ _LOST_NODE_S = 60
 """Standbys serve as soon as Kubernetes says that a node is lost. What was on it is started
 elsewhere after so long: a network that was away for a moment restarts no engine."""
 _CLAIM = "gpus"
+_RUNS = ("image", "command", "env", "resources", "volumeMounts")
+_NEEDS = ("volumes", "resourceClaims", "nodeSelector")
 
 
 def engine_pod(
@@ -74,9 +76,17 @@ def engine_pod(
 
 
 def template_hash(service: Service, images: Images) -> str:
-    """Short hash of what a replica runs; a change of it is a rollout."""
-    template = json.dumps(_template(service, images, _LEAST_BUDGET_S), sort_keys=True)
-    return hashlib.sha256(template.encode()).hexdigest()[:10]
+    """Short hash of what a replica runs, and on what; a change of it is a rollout.
+
+    Where it may stand, how it is probed and how it ends are left out: an upgrade that changes those
+    starts no engine anew.
+    """
+    spec = _spec(service, images, _LEAST_BUDGET_S)
+    (container,) = spec["containers"]
+    runs = {key: container.get(key) for key in _RUNS}
+    needs = {key: spec.get(key) for key in _NEEDS}
+    what = json.dumps([runs, needs, json.loads(service.pods.template)], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:10]
 
 
 def claim_template(service: Service, owner: Owner) -> dict[str, Any]:

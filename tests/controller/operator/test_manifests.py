@@ -209,3 +209,13 @@ def test_replicas_are_spread_over_zones_and_nodes_where_there_is_room() -> None:
     assert term["topologyKey"] == "topology.kubernetes.io/zone"
     assert term["labelSelector"] == nodes["labelSelector"]
     assert nodes["labelSelector"]["matchLabels"][labels.SERVICE] == "chat"
+
+
+def test_where_a_pod_may_stand_and_how_it_is_probed_is_no_rollout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = template_hash(SERVICE, IMAGES)
+    monkeypatch.setattr("controller.operator.engine_pod._LOST_NODE_S", 7)
+    monkeypatch.setattr("controller.operator.engine_pod._GRACE_S", 7)
+    monkeypatch.setattr("controller.operator.engine_pod.spread", lambda *_: {"maxSkew": 2})
+    assert template_hash(SERVICE, IMAGES) == before
