@@ -80,7 +80,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             stack.callback(engine.stop)
         first.start()
         url = stack.enter_context(prometheus(jobs, folders[0]))  # type: ignore[arg-type]
-        eventually(lambda: asked(url, UP).get("first", 0) > 4, 60, "scrapes of the first")
+        # the history begins two steps earlier, and a rate looks back a step further
+        eventually(lambda: asked(url, UP).get("first", 0) > 12, 60, "scrapes of the first")
         begun_s = wall_s()
         alone = asyncio.run(sent_to(first, load(ALONE_RPS, 1)))
         second.start()
