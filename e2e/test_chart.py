@@ -183,6 +183,7 @@ def test_admin_edit_and_view_reach_services_and_never_their_status(
         for verb, what in (("create", "llmservices"), ("patch", "llmservices/scale")):
             assert may(role, verb, what) is writes
         assert not may(role, "patch", "llmservices/status")
+    cluster.kubectl("delete", "-f", "-", input=yaml.safe_dump_all(roles))
 
 
 def test_crds_that_nobody_holds_are_left_alone_until_they_are_given_to_the_release(

@@ -84,7 +84,8 @@ def used(own: Cluster) -> set[tuple[str, str, str]]:
 
 def granted(own: Cluster) -> set[tuple[str, str, str]]:
     """The same, as the chart's roles say."""
-    rules = json.loads(own.kubectl("get", "clusterrole", "rights-operator", "-o", "json"))["rules"]
+    name = "rights-system:rights-operator"
+    rules = json.loads(own.kubectl("get", "clusterrole", name, "-o", "json"))["rules"]
     lease = own.kubectl("get", "role", "-n", "rights-system", "-o", "json")
     for role in json.loads(lease)["items"]:
         rules += role["rules"]

@@ -2,6 +2,11 @@
 {{- printf "%s-operator" .Release.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
+{{/* Of what has no namespace: two releases of one name may share a cluster. */}}
+{{- define "whaleflux.clusterName" -}}
+{{ .Release.Namespace }}:{{ include "whaleflux.name" . }}
+{{- end -}}
+
 {{- define "whaleflux.selector" -}}
 app.kubernetes.io/name: whaleflux
 app.kubernetes.io/instance: {{ .Release.Name }}
