@@ -433,7 +433,7 @@ def faults(seeds: range) -> None:
         everything += [t is not None for t in times]
         tell(fault.name, "recall", len(found) / len(times), "ratio", GOAL_RECALL, "higher")
         if found:
-            worst_goal = GOAL_WEDGED_S if fault.name == "wedged" else fault.allowed_s
+            worst_goal = GOAL_WEDGED_S if fault.kind is Kind.WEDGED_ENGINE else fault.allowed_s
             tell(fault.name, "median_s", statistics.median(found), "s", worst_goal, "lower")
             tell(fault.name, "worst_s", found[-1], "s", worst_goal, "lower")
     tell("all", "recall", sum(everything) / len(everything), "ratio", GOAL_RECALL, "higher")

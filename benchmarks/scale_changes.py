@@ -17,9 +17,8 @@ from controller.kube import Reflector
 from controller.kube.client import Credentials, KubeClient
 from controller.kube.objects import Bare
 
-NAMESPACE = "default"
-SERVICES = f"/apis/serving.whaleflux.io/v1alpha1/namespaces/{NAMESPACE}/llmservices"
-PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+_NAMESPACES = 20
+"""The controller manager looks at every budget of a namespace for every Pod there."""
 _LABEL, _ROLE = "serving.whaleflux.io/service", "serving.whaleflux.io/role"
 _AT_ONCE, _LONGEST_S = 16, 30.0
 
@@ -39,6 +38,20 @@ class Times:
     def quantile(self, name: str, share: float) -> float:
         """A quantile that was seen, not one between two."""
         return float(np.quantile(self.seconds[name], share, method="higher"))
+
+
+def _namespace(i: int) -> str:
+    return f"team-{i % _NAMESPACES}"
+
+
+def _services(i: int) -> str:
+    """Path of the services beside the i-th."""
+    return f"/apis/serving.whaleflux.io/v1alpha1/namespaces/{_namespace(i)}/llmservices"
+
+
+def _pods(i: int) -> str:
+    """Path of its Pods."""
+    return f"/api/v1/namespaces/{_namespace(i)}/pods"
 
 
 @asynccontextmanager
@@ -68,14 +81,17 @@ def _service(name: str, replicas: int) -> dict[str, Any]:
 async def create_services(kubeconfig: Path, count: int, replicas: int) -> None:
     """Make them, all alike."""
     room = asyncio.Semaphore(_AT_ONCE)
-    async with client_of(kubeconfig) as client, asyncio.TaskGroup() as group:
+    async with client_of(kubeconfig) as client:
+        for i in range(min(_NAMESPACES, count)):
+            await client.create("/api/v1/namespaces", {"metadata": {"name": _namespace(i)}})
 
         async def create(i: int) -> None:
             async with room:
-                await client.create(SERVICES, _service(f"s{i}", replicas))
+                await client.create(_services(i), _service(f"s{i}", replicas))
 
-        for i in range(count):
-            group.create_task(create(i))
+        async with asyncio.TaskGroup() as group:
+            for i in range(count):
+                group.create_task(create(i))
 
 
 async def settled(
@@ -86,7 +102,7 @@ async def settled(
     `tend` is told how many there are, again and again.
     """
     async with client_of(kubeconfig) as client:
-        mirror = Reflector(client, PODS, Bare, lambda *_: None, f"{_ROLE}=serving")
+        mirror = Reflector(client, "/api/v1/pods", Bare, lambda *_: None, f"{_ROLE}=serving")
         watching = asyncio.create_task(mirror.run())
         try:
             async with asyncio.timeout(timeout_s):
@@ -104,26 +120,29 @@ async def change_and_wait(kubeconfig: Path, count: int) -> Times:
     async with client_of(kubeconfig) as client:
         for i in range(count):
             name = f"s{i}"
-            replicas = json.loads(await client.get(f"{SERVICES}/{name}"))["spec"]["replicas"]
+            path, pods = f"{_services(i)}/{name}", _pods(i)
+            replicas = json.loads(await client.get(path))["spec"]["replicas"]
             more = {"spec": {"replicas": replicas + 1}}
 
-            async def change(name: str = name, more: dict[str, Any] = more) -> object:
-                return await client.patch(f"{SERVICES}/{name}", more)
+            async def change(path: str = path, more: dict[str, Any] = more) -> object:
+                return await client.patch(path, more)
 
-            async def bare(name: str = f"bare-{i}") -> object:
-                return await client.create(PODS, _bare_pod(name))
+            async def bare(pods: str = pods, name: str = f"bare-{i}") -> object:
+                return await client.create(pods, _bare_pod(name))
 
-            times.add("change to its objects", await _until_added(client, name, change))
-            times.add("bare pod", await _until_added(client, f"bare-{i}", bare))
+            times.add("change to its objects", await _until_added(client, pods, name, change))
+            times.add("bare pod", await _until_added(client, pods, f"bare-{i}", bare))
     return times
 
 
-async def _until_added(client: KubeClient, service: str, act: Callable[[], Any]) -> float | None:
+async def _until_added(
+    client: KubeClient, pods: str, service: str, act: Callable[[], Any]
+) -> float | None:
     """Seconds from the request being sent to the watch telling a new pod of the service."""
     query = {"labelSelector": f"{_LABEL}={service}"}
-    listed = json.loads(await client.get(PODS, **query))
+    listed = json.loads(await client.get(pods, **query))
     version = listed["metadata"]["resourceVersion"]
-    async with client.watch(PODS, **query, resourceVersion=version) as lines:
+    async with client.watch(pods, **query, resourceVersion=version) as lines:
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(_LONGEST_S):

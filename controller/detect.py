@@ -6,6 +6,7 @@ judges nothing itself: `monitor.detectors` does, with the twin that sizes the se
 
 from collections.abc import Mapping
 from dataclasses import replace
+from zlib import crc32
 
 from controller.observation import READY, Phase, Replica, ReplicaId
 from controller.service import Service
@@ -17,6 +18,7 @@ from monitor.detectors.reading import (
     GpuReading,
     ReplicaReading,
 )
+from monitor.detectors.unusual import Unusual
 from monitor.detectors.watch import Watch
 from monitor.findings import Finding, Kind, Severity
 
@@ -48,7 +50,8 @@ class Detecting:
 
     def __init__(self, service: Service) -> None:
         self._expected = expectation_of(service)
-        self._watch = Watch()
+        offset_ratio = crc32(service.id.encode()) % 1000 / 1000.0
+        self._watch = Watch(unusual=Unusual(offset_ratio))
         self._canaries: dict[ReplicaId, Canary] = {}
         self.findings: tuple[Finding, ...] = ()
 

@@ -63,6 +63,8 @@ class Observer:
         self._attained_ratio: float | None = None
         self._sum_up_s = -math.inf
         """When the window is summed up next."""
+        self._standing_by: set[ReplicaId] = set()
+        """Their windows hold nothing but our own probes."""
         self._capacity_rps = service.capacity.rate_rps
         """As of the last scrape, as the one above."""
         self._detecting = Detecting(service)
@@ -222,6 +224,7 @@ class Observer:
     def _sum_up(self, replicas: tuple[Replica, ...]) -> None:
         """What the window says, once for each change of it."""
         serving = sum(replica.phase is Phase.SERVING for replica in replicas)
+        self._standing_by = {r.id for r in replicas if r.phase is Phase.STANDBY}
         self._attained_ratio = self._attained()
         lengths, burstiness = self._lengths(), self._burstiness()
         rates = {
@@ -244,8 +247,9 @@ class Observer:
         return cv_of_counts(counts) if counts.sum() >= _LEAST_ARRIVALS else None
 
     def _windows(self) -> list[tuple[EngineSignals, EngineSignals]]:
-        """First and last page of the window, per replica read twice."""
-        ends = [(w.readings[0], w.readings[-1]) for w in self._watched.values() if w.readings]
+        """First and last page of the window, per replica read twice that requests are sent to."""
+        used = [w for name, w in self._watched.items() if name not in self._standing_by]
+        ends = [(w.readings[0], w.readings[-1]) for w in used if w.readings]
         return [(a.signals, b.signals) for a, b in ends if a.signals and b.signals]
 
     def _attained(self) -> float | None:

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     MISCONFIGURATION = "Misconfiguration"
     WORKLOAD_DRIFT = "WorkloadDrift"
     MISSING_DATA = "MissingData"
+    ANOMALY = "Anomaly"
 
 
 class Severity(StrEnum):

@@ -63,6 +63,8 @@ class Trend:
     input_tokens: float = 0.0
     outputs: float = 0.0
     output_tokens: float = 0.0
+    itl_count: float = 0.0
+    itl_sum_s: float = 0.0
 
     def seen(self, new: Sequence[Pulse], latest: Sequence[Pulse], admitted: int,
              now_s: float) -> "Trend":  # fmt: skip
@@ -114,7 +116,8 @@ class Trend:
 
 
 _FADING = {
-    "judged": SLO_S, "within": SLO_S, "finished": MIX_S, "preemptions": MIX_S,
+    "judged": SLO_S, "within": SLO_S, "itl_count": SLO_S, "itl_sum_s": SLO_S,
+    "finished": MIX_S, "preemptions": MIX_S,
     "inputs": MIX_S, "input_tokens": MIX_S, "outputs": MIX_S, "output_tokens": MIX_S,
 }  # fmt: skip
 

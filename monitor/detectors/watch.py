@@ -20,6 +20,7 @@ from monitor.detectors.reading import Expectation, FleetReading, ReplicaReading
 from monitor.detectors.settings import settings
 from monitor.detectors.track import Track, charted, followed, lengths_now
 from monitor.detectors.trend import Trend
+from monitor.detectors.unusual import Unusual, unusual
 from monitor.detectors.waste import waste
 from monitor.detectors.wedged import wedged
 from monitor.findings import Finding, Kind, Severity
@@ -41,6 +42,7 @@ class Watch:
     incident: bool = False
     """Whether something harmful holds, so that nothing is learned."""
     seen_s: float | None = None
+    unusual: Unusual = field(default_factory=Unusual)
 
     def seen(
         self, reading: FleetReading, expected: Expectation, now_s: float
@@ -53,7 +55,9 @@ class Watch:
         trend = self._trend(reading, tracks, now_s, stale_s)
         quiet = not self.incident and not reading.rolling_out
         tracks = charted(reading.replicas, tracks, lengths_now(trend, expected), expected, quiet)
-        look = _Look(reading, tracks, trend, expected, now_s, stale_s)
+        admitted = sum(replica.admitted for replica in reading.replicas)
+        odd = self.unusual.seen(trend, admitted, quiet, now_s)
+        look = _Look(reading, tracks, trend, odd, expected, now_s, stale_s)
         linger_s = max(stale_s, 2 * expected.scrape_s)
         gate, findings = self.gate.passed(look.suspicions(), now_s, linger_s)
         successor = Watch(
@@ -64,12 +68,13 @@ class Watch:
                 r.id
                 for r in reading.replicas
                 if not (r.signals is not None and r.signals.asleep)
-                and tracks[r.id].vitals.wants_canary(now_s, stale_s)
+                and tracks[r.id].vitals.wants_canary(r.admitted, now_s, stale_s)
             ),
             incident=any(
                 f.kind in _INCIDENTS and f.severity is not Severity.INFO for f in findings
             ),
             seen_s=now_s,
+            unusual=odd,
         )
         return successor, findings
 
@@ -96,6 +101,7 @@ class _Look:
     reading: FleetReading
     tracks: Mapping[str, Track]
     trend: Trend
+    odd: Unusual
     expected: Expectation
     now_s: float
     stale_s: float
@@ -126,6 +132,7 @@ class _Look:
             overload(trend, admitted, expected, now_s),
             waste(trend, admitted, expected, now_s),
             wrong_profile(charts, now_s),
+            unusual(self.odd, now_s),
         ):
             if suspicion is not None:
                 yield suspicion

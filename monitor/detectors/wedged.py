@@ -23,7 +23,10 @@ CERTAIN_AFTER_S = 8.0
 """How long tokens must have stood still for an unanswered canary to count: behind the prefill of
 a very long prompt, which takes seconds and all of a step's tokens, a canary waits too."""
 PROBE_IDLE_S = 30.0
-"""How often one that has nothing to do is probed."""
+"""How often one is probed that requests are sent to and that has none: probes stand in its own
+histograms among the users', and the first request it holds tells within `WEDGED_AFTER_S`."""
+PROBE_STANDBY_S = 4.0
+"""How often a standby is: it must be fit on the day, and nobody reads its histograms."""
 CLEARED_S = 20.0
 """How long a canary's answer speaks against tokens that stand still since before it."""
 _SILENT = 2
@@ -111,7 +114,7 @@ class Vitals:
                 return None
         return 0.9 if self.stuck else None
 
-    def wants_canary(self, now_s: float, stale_s: float) -> bool:
+    def wants_canary(self, admitted: bool, now_s: float, stale_s: float) -> bool:
         """Whether a probe would tell something new."""
         if now_s - self.at_s > stale_s:
             return False
@@ -120,7 +123,7 @@ class Vitals:
         probed_s = -math.inf if self.canary is None else self.canary.at_s
         if self.progress.holding:
             return self.still_s >= SUSPECT_AFTER_S and now_s - probed_s > SUSPECT_AFTER_S
-        return now_s - probed_s > PROBE_IDLE_S
+        return now_s - probed_s > (PROBE_IDLE_S if admitted else PROBE_STANDBY_S)
 
 
 def wedged(

@@ -71,7 +71,7 @@ def test_a_page_that_was_seen_counts_once() -> None:
 
 def test_the_same_look_twice_gives_the_same() -> None:
     fleet = Fleet.of(2)
-    fleet.watched(60.0)
+    fleet.watched(45.0)
     before, reading = fleet.watch, fleet_reading(fleet)
     first = before.seen(reading, fleet.expected, fleet.now_s + 5.0)
     assert before.seen(reading, fleet.expected, fleet.now_s + 5.0) == first
