@@ -7,6 +7,7 @@ decisions are made anew from what is there, never from what was meant.
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Logged:
 
     at_s: float
     decision: Decision
+    id: str
+    """By which log lines and the event of one decision are found together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +198,14 @@ class ServiceLoop:
                 break
             seen = limited
             decision, self.state = decide(seen, before, now_s)
-        fault = await self._act(decision)
-        self._remember(before, decision, now_s)
+        decision_id = secrets.token_hex(4)
+        fault = await self._act(decision, decision_id)
+        self._remember(before, Logged(now_s, decision, decision_id))
         self.outcome = Outcome(now_s, seen, decision, fault)
         self._publish(self.outcome)
         return self.outcome
 
-    async def _act(self, decision: Decision) -> str | None:
+    async def _act(self, decision: Decision, decision_id: str) -> str | None:
         """Carry the actions out in order; the first fault, None without any.
 
         Where the world is not ready the rest waits for the next tick. What is refused (a
@@ -215,7 +219,8 @@ class ServiceLoop:
             try:
                 await self._carry_out(action)
             except (WhaleFluxError, aiohttp.ClientError, OSError) as error:
-                log.warning("service %s: %s", self.service.id, error)
+                about = {"service": self.service.id, "decision": decision_id}
+                log.warning("service %s: %s", self.service.id, error, extra=about)
                 fault = fault or str(error) or repr(error)
                 if not isinstance(error, WhaleFluxError) or isinstance(error, RetryLater):
                     break
@@ -235,21 +240,23 @@ class ServiceLoop:
             case Remove(replica):
                 await self._runtime.remove(self.service, replica)
 
-    def _remember(self, before: State, decision: Decision, now_s: float) -> None:
+    def _remember(self, before: State, made: Logged) -> None:
         """Log what changed: the count, the actions, or that signals stay away."""
+        decision, now_s = made.decision, made.at_s
         if Reason.NO_DATA not in decision.reasons:
             self._informed_s, self._told_blind = now_s, False
         newly_blind = now_s - self._informed_s > BLIND_AFTER_S and not self._told_blind
         self._told_blind = self._told_blind or newly_blind
         if decision.serving == before.serving and not decision.actions and not newly_blind:
             return
-        self.decisions.append(Logged(now_s, decision))
+        self.decisions.append(made)
         log.info(
             "service %s: %s",
             self.service.id,
             decision.message,
             extra={
                 "service": self.service.id,
+                "decision": made.id,
                 "reasons": [str(reason) for reason in decision.reasons],
                 "serving": decision.serving,
                 "actions": [repr(action) for action in decision.actions],

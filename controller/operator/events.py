@@ -5,17 +5,21 @@ import socket
 from typing import Any
 
 from controller.api import GROUP, VERSION
-from controller.decide import Decision
 from controller.kube.objects import Meta
+from controller.loop import Logged
 from monitor.findings import Finding, Severity
 
 _NOTE_LIMIT = 1024
 CONTROLLER = f"{GROUP}/operator"
+DECISION = f"{GROUP}/decision"
+"""Annotation of a decision's event: the id that its log lines carry."""
 
 
-def decision_event(meta: Meta, decision: Decision, now: str) -> dict[str, Any]:
+def decision_event(meta: Meta, made: Logged, now: str) -> dict[str, Any]:
     """Tell a decision; `now` is RFC 3339 in whole seconds."""
-    return _event(meta, "Normal", str(decision.reason), decision.message, now)
+    event = _event(meta, "Normal", str(made.decision.reason), made.decision.message, now)
+    event["metadata"]["annotations"] = {DECISION: made.id}
+    return event
 
 
 def finding_event(meta: Meta, finding: Finding, now: str) -> dict[str, Any]:

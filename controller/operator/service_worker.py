@@ -255,7 +255,7 @@ class ServiceWorker:
             self._guarded = outcome.decision.serving
         if last is not None and last.at_s > self._told:
             self._told = last.at_s
-            await self._tell(decision_event(self._item.metadata, last.decision, self._now()))
+            await self._tell(decision_event(self._item.metadata, last, self._now()))
         for finding in outcome.seen.findings:
             if finding.key not in self._found:
                 await self._tell(finding_event(self._item.metadata, finding, self._now()))

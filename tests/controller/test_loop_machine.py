@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from controller.decide import Reason
+from controller.kube.objects import Meta
 from controller.loop import Outcome, ServiceLoop
 from controller.observation import READY, Phase, Replica, ReplicaId
+from controller.operator.events import decision_event
 from controller.runtimes.fake import FakeRuntime
 from controller.service import Bounds
 from profiler.errors import Refused, RetryLater
@@ -243,6 +246,23 @@ async def test_a_runtime_that_is_not_ready_ends_the_tick_and_the_next_one_mends(
     assert (outcome.fault, one.verbs()) == ("busy", ["admit"])
     outcome = await one.loop.tick()
     assert (outcome.fault, one.verbs()) == (None, ["admit", "remove", "start"])
+
+
+async def test_what_failed_of_a_decision_is_logged_with_the_id_that_its_event_carries(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = Loop()
+    await one.running()
+    one.runtime.fail(one.service.id, one.of(Phase.SERVING)[0])
+    one.runtime.next_error = RetryLater("busy")
+    with caplog.at_level("INFO", "controller.loop"):
+        await one.loop.tick()
+    made = one.loop.decisions[-1]
+    assert [(r.service, r.decision) for r in caplog.records] == [  # type: ignore[attr-defined]
+        (one.service.id, made.id)
+    ] * 2
+    event = decision_event(Meta("chat", "default", "u1"), made, "2026-11-21T00:00:00Z")
+    assert event["metadata"]["annotations"] == {"serving.whaleflux.io/decision": made.id}
 
 
 async def test_what_changes_is_logged_once_and_what_stays_is_not() -> None:

@@ -35,7 +35,7 @@ def status(
     **decision: Any,
 ) -> LLMServiceStatus:
     outcome = Outcome(1.0, seen or an_observation(), a_decision(**decision), fault)
-    return status_of(outcome, Logged(1.0, outcome.decision), former, now, URL)
+    return status_of(outcome, Logged(1.0, outcome.decision, "d1"), former, now, URL)
 
 
 def condition(found: LLMServiceStatus, kind: str) -> Condition:
