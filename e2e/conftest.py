@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,19 +12,26 @@ from e2e.harness import build
 from e2e.harness.cluster import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from e2e.harness.node import Node
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A running control plane; skipped, with the reason, where no Go is to be had."""
+@contextmanager
+def control_plane(controller_flags: Sequence[str] = ()) -> Iterator[Cluster]:
+    """One that runs; the test is skipped, with the reason, where no Go is to be had."""
     try:
         build.ensure()
     except build.GoMissing as error:
         pytest.skip(f"no cluster: {error}")
-    with Cluster(audit=True) as running:
+    with Cluster(audit=True, controller_flags=controller_flags) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The one that most tests share."""
+    with control_plane() as running:
         yield running
 
 

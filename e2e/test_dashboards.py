@@ -12,7 +12,6 @@ import asyncio
 import json
 import math
 import re
-import shutil
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from controller.clock import wall_s
-from e2e.harness.processes import free_port, start_server, stop_server
+from e2e.harness.processes import free_port
+from e2e.harness.prometheus import needs_prometheus, prometheus
 from e2e.harness.wait import NotInTime, eventually
 from e2e.test_loop import CHART, EXAMPLE, condition, pods, router_url, send, service
 from monitor.sources.prometheus import Prometheus
@@ -53,10 +53,7 @@ IN_GRAFANA = {
 }  # fmt: skip
 """What Grafana puts in place of its variables."""
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None,
-    reason="no prometheus on the PATH: apt-get install prometheus",
-)
+pytestmark = needs_prometheus
 
 
 class Dcgm(Collector):
@@ -176,25 +173,6 @@ def scrape_configs(found: Path, dcgm: Dcgm) -> list[Json]:
 
 
 @contextmanager
-def prometheus(jobs: list[Json], folder: Path) -> Iterator[str]:
-    config = folder / "prometheus.yml"
-    every = {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE}
-    settings = {"global": every, "rule_files": [str(FILES / "rules.yaml")], "scrape_configs": jobs}
-    config.write_text(yaml.safe_dump(settings))
-    address = f"127.0.0.1:{free_port()}"
-    with (folder / "prometheus.log").open("ab") as log:
-        process = start_server(
-            ["prometheus", f"--config.file={config}", f"--web.listen-address={address}",
-             f"--storage.tsdb.path={folder / 'tsdb'}", "--log.level=warn"],
-            log,
-        )  # fmt: skip
-    try:
-        yield f"http://{address}"
-    finally:
-        stop_server(process, 5.0)
-
-
-@contextmanager
 def loaded(url: str) -> Iterator[None]:
     """Keep a little load on a router."""
     stop = threading.Event()
@@ -254,7 +232,8 @@ def observed(
         stack.enter_context(operator(cluster))
         found = Discovery(cluster, folder)
         jobs = scrape_configs(found.file, dcgm)
-        seen = Observed(stack.enter_context(prometheus(jobs, folder)))
+        rules = [FILES / "rules.yaml"]
+        seen = Observed(stack.enter_context(prometheus(jobs, folder, SCRAPE, rules)))
         leads = {"leads": "whaleflux_leader == 1"}
         eventually(lambda: not seen.empty(leads), 60, "a scrape of the operator that leads")
         stack.enter_context(served(cluster))

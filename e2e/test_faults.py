@@ -21,8 +21,7 @@ import pytest
 import yaml
 
 from controller.clock import monotonic_s
-from e2e.harness import build
-from e2e.harness.cluster import Cluster
+from e2e.conftest import control_plane
 from e2e.harness.hostile import create_all, hostile_specs
 from e2e.harness.operators import OperatorProcess, operators
 from e2e.harness.wait import eventually
@@ -33,6 +32,7 @@ from profiler.trace import Lengths, poisson
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from e2e.harness.cluster import Cluster
     from e2e.harness.node import Node
     from profiler.measure import Outcome
 
@@ -44,12 +44,8 @@ METRICS_GONE_S = 300.0
 @pytest.fixture(scope="module")
 def own() -> Iterator[Cluster]:
     """A control plane that notices lost nodes soon."""
-    try:
-        build.ensure()
-    except build.GoMissing as error:
-        pytest.skip(f"no cluster: {error}")
     flags = ("--node-monitor-grace-period=10s", "--node-monitor-period=2s")
-    with Cluster(audit=True, controller_flags=flags) as running:
+    with control_plane(controller_flags=flags) as running:
         running.add_node("n1", gpus=8, gpu_product="NVIDIA-L40S", backoff_s=1, heartbeat_s=3)
         yield running
 

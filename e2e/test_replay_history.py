@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
@@ -23,8 +22,9 @@ from controller.cli import build_app
 from controller.clock import wall_s
 from controller.replay.history import rebuilt
 from controller.traffic import history_from_prometheus
+from e2e.harness.prometheus import needs_prometheus, prometheus
 from e2e.harness.wait import eventually
-from e2e.test_traffic import MODEL, SCRAPE_S, Engine, asked, lengths, prometheus, sent_to
+from e2e.test_traffic import MODEL, SCRAPE, SCRAPE_S, Engine, asked, job, lengths, sent_to
 from monitor.sources.prometheus import Prometheus
 from profiler.trace import Trace, poisson
 
@@ -39,17 +39,7 @@ ALONE_RPS, TOGETHER_RPS, PHASE_S = 8.0, 30.0, 10.0
 ENDED = "sum by (job) (last_over_time(vllm:request_success_total[1m]))"
 UP = "sum by (job) (count_over_time(vllm:num_requests_running[1m]))"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None,
-    reason="no prometheus on the PATH: apt-get install prometheus",
-)
-
-
-class Scraped(NamedTuple):
-    """An engine as Prometheus knows it: a job of its own."""
-
-    name: str
-    address: str
+pytestmark = needs_prometheus
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +64,12 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
     first, second = (Engine("served", folder) for folder in folders)
-    jobs = [Scraped("first", first.address), Scraped("second", second.address)]
+    jobs = [job("first", first.address), job("second", second.address)]
     with ExitStack() as stack:
         for engine in (first, second):
             stack.callback(engine.stop)
         first.start()
-        url = stack.enter_context(prometheus(jobs, folders[0]))  # type: ignore[arg-type]
+        url = stack.enter_context(prometheus(jobs, folders[0], SCRAPE))
         # the history begins two steps earlier, and a rate looks back a step further
         eventually(lambda: asked(url, UP).get("first", 0) > 12, 60, "scrapes of the first")
         begun_s = wall_s()

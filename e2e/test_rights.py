@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from e2e.conftest import control_plane
 from e2e.harness import build
 from e2e.harness.cluster import Cluster, CommandFailed
 from e2e.harness.operators import OperatorProcess, operators
@@ -34,11 +35,7 @@ UNSEEN = {
 @pytest.fixture(scope="module")
 def own() -> Iterator[Cluster]:
     """A control plane of which every request is known."""
-    try:
-        build.ensure()
-    except build.GoMissing as error:
-        pytest.skip(f"no cluster: {error}")
-    with Cluster(audit=True) as running:
+    with control_plane() as running:
         running.kubectl("apply", "-f", "-", input=build.inference_pool_crd())
         running.add_node("n1", gpus=8, gpu_product="NVIDIA-L40S", backoff_s=1, heartbeat_s=5)
         yield running

@@ -8,17 +8,15 @@ to what was sent; means of random numbers to four of their standard errors.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import numpy as np
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -26,6 +24,7 @@ from prometheus_client.registry import Collector
 from controller.clock import monotonic_s, wall_s
 from controller.traffic import traffic_from_engine, traffic_from_prometheus
 from e2e.harness.processes import free_port, start_server, stop_server
+from e2e.harness.prometheus import needs_prometheus, prometheus
 from e2e.harness.wait import eventually
 from monitor.sources.prometheus import Prometheus
 from profiler.errors import Refused
@@ -34,13 +33,14 @@ from profiler.trace import Lengths, Trace, gamma_renewal, joined, poisson
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from controller.traffic import Notes
     from recommender import Workload
 
 SCRAPE_S = 0.5
+SCRAPE = f"{SCRAPE_S * 1e3:.0f}ms"
 RATE_RPS = 20.0
 LOAD_S = 14.0
 KILL_AT_S = 6.0
@@ -48,10 +48,7 @@ BLOCK_TOKENS = 16
 MODEL = "Qwen/Qwen3-0.6B"
 NAMES = ("steady", "bursty", "restarted")
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None,
-    reason="no prometheus on the PATH: apt-get install prometheus",
-)
+pytestmark = needs_prometheus
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,27 +134,9 @@ class OtherEngine(Collector):
         self._thread.join()
 
 
-@contextmanager
-def prometheus(engines: Sequence[Engine | OtherEngine], folder: Path) -> Iterator[str]:
-    """A Prometheus that scrapes the engines and knows nothing of what they are."""
-    jobs = [{"job_name": e.name, "static_configs": [{"targets": [e.address]}]} for e in engines]
-    every = {
-        "scrape_interval": f"{SCRAPE_S * 1e3:.0f}ms",
-        "scrape_timeout": f"{SCRAPE_S * 1e3:.0f}ms",
-    }
-    config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump({"global": every, "scrape_configs": jobs}))
-    address = f"127.0.0.1:{free_port()}"
-    with (folder / "prometheus.log").open("ab") as log:
-        process = start_server(
-            ["prometheus", f"--config.file={config}", f"--web.listen-address={address}",
-             f"--storage.tsdb.path={folder / 'tsdb'}", "--log.level=warn"],
-            log,
-        )  # fmt: skip
-    try:
-        yield f"http://{address}"
-    finally:
-        stop_server(process, 5.0)
+def job(name: str, address: str) -> dict[str, Any]:
+    """Scrape one engine, whatever it is."""
+    return {"job_name": name, "static_configs": [{"targets": [address]}]}
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +149,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         for engine in everyone:
             engine.start()
             stack.callback(engine.stop)
-        url = stack.enter_context(prometheus(everyone, folder))
+        jobs = [job(e.name, e.address) for e in everyone]
+        url = stack.enter_context(prometheus(jobs, folder, SCRAPE))
         eventually(lambda: scraped_often(url), 120, "scrapes of silence")
         sent, watched = asyncio.run(loaded(*engines))
         eventually(partial(all_stored, url, sent), 20, "every end stored")
