@@ -76,8 +76,13 @@ async def _operate(shared: Shared, where: tuple[str, int]) -> None:
     async with (
         operator_of(shared) as operator_,
         serve_console(
-            operator_.views, port, host, ready=operator_.ready, metrics=operator_.metrics
-        ),
+            operator_.views,
+            port,
+            host,
+            ready=operator_.ready,
+            metrics=operator_.metrics,
+            waits=operator_.waits,
+        ),  # fmt: skip
     ):
         await _run_until(operator_, stop)
 

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from controller.clock import monotonic_s
@@ -46,6 +47,11 @@ def _always() -> bool:
     return True
 
 
+def _works() -> str:
+    """It never waits for another one."""
+    return ""
+
+
 @asynccontextmanager
 async def serve_console(
     views: Views,
@@ -53,14 +59,16 @@ async def serve_console(
     host: str = "127.0.0.1",
     ready: Callable[[], bool] = _always,
     metrics: Metrics | None = None,
+    waits: Callable[[], str] = _works,
 ) -> AsyncIterator[str]:
     """Serve while the block runs; gives the page's URL.
 
     Port 0 takes a free one. Without `metrics`, `/metrics` tells what views tell and no more.
+    While `waits` says something, that is shown in place of the page: another one has the work.
     Raises `Refused` when the port is taken.
     """
     feed = Feed(views, monotonic_s)
-    app = build_app(feed, ready, metrics or Metrics(views), host)
+    app = build_app(feed, ready, metrics or Metrics(views), host, waits)
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S
     )
@@ -73,10 +81,14 @@ async def serve_console(
 
 
 def build_app(
-    feed: Feed, ready: Callable[[], bool], metrics: Metrics, host: str
+    feed: Feed,
+    ready: Callable[[], bool],
+    metrics: Metrics,
+    host: str,
+    waits: Callable[[], str] = _works,
 ) -> web.Application:
     """Put the routes over a feed; the feed runs while the application does."""
-    app = web.Application(middlewares=middlewares_for(host))
+    app = web.Application(middlewares=(*middlewares_for(host), _unless_it(waits)))
     app.on_response_prepare.append(secure)
     for path, (name, kind) in _ASSETS.items():
         app.router.add_get(path, _asset((_HERE / name).read_bytes(), kind))
@@ -150,6 +162,18 @@ class _Console:
         if self._ready():
             return web.Response(text="ok\n")
         return web.Response(text="not ready\n", status=503)
+
+
+def _unless_it(waits: Callable[[], str]) -> Middleware:
+    @web.middleware
+    async def shown(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Tell who works where this one does not; metrics and probes are its own."""
+        told = waits() if request.path == "/" or request.path.startswith("/api/") else ""
+        if told:
+            raise web.HTTPServiceUnavailable(text=f"{told}\n")
+        return await handler(request)
+
+    return shown
 
 
 def _asset(body: bytes, kind: str) -> Handler:

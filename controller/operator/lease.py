@@ -83,6 +83,11 @@ class Election:
         """Whether it leads at this very moment; also true of one that was stopped and woke up."""
         return self.leads and self._left_s() > 0
 
+    @property
+    def holder(self) -> str:
+        """Who held it when it was last read; empty: nobody."""
+        return self._seen.spec.holder_identity
+
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[asyncio.Task[None]]:
         """Wait until this one leads; yields a task that fails with `LeaseLost` when it ends.
@@ -120,8 +125,7 @@ class Election:
         return self._renewed_s + RENEW_WITHIN_S - self._now_s()
 
     def _taken(self) -> bool:
-        holder = self._seen.spec.holder_identity
-        return bool(holder) and holder != self._lease.identity
+        return bool(self.holder) and self.holder != self._lease.identity
 
     async def _try(self) -> bool:
         """Take or renew it; whether that worked. Nothing that fails here is fatal."""

@@ -166,6 +166,15 @@ class Operator:
         """Whether the caches have synced: it leads, or could at once."""
         return self._synced
 
+    def waits(self) -> str:
+        """Who works in its place, for people; empty while it works itself."""
+        if self._election is None or self._leads:
+            return ""
+        pod = self._election.holder.rsplit("_", 1)[0]
+        if not pod:
+            return "this operator waits until one leads: ask again in a few seconds"
+        return f"this operator waits while another one leads: port-forward to pod/{pod} instead"
+
     def views(self) -> tuple[ServiceView, ...]:
         """Every service for people."""
         now_s = monotonic_s()

@@ -205,6 +205,20 @@ async def test_ready_follows_its_owner_and_healthy_does_not() -> None:
             assert answer.status == 200
 
 
+async def test_one_that_waits_says_who_works_and_shows_metrics_and_probes_all_the_same() -> None:
+    told = ["another one leads: port-forward to pod/b"]
+    async with a_console(Fleet((a_view(),)), waits=lambda: told[0]) as client:
+        for path in ("/", "/api/services", "/api/stream"):
+            async with client.get(path) as answer:
+                assert (answer.status, await answer.text()) == (503, f"{told[0]}\n")
+        for path in ("/metrics", "/readyz", "/healthz"):
+            async with client.get(path) as answer:
+                assert answer.status == 200
+        told[0] = ""
+        async with client.get("/") as answer:
+            assert answer.status == 200
+
+
 async def test_the_metrics_given_are_those_served() -> None:
     fleet = Fleet((a_view(),))
     metrics = Metrics(fleet.views)
