@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from e2e.harness.cluster import CommandFailed
+from e2e.harness.crds import MONITORING
 from e2e.harness.wait import eventually
 from e2e.test_loop import CHART, EXAMPLE, ROLE, ROOT, pods
 
@@ -114,10 +115,17 @@ def test_what_it_renders_passes_the_api_server(cluster: Cluster, space: str) -> 
     made = rendered(
         cluster, "dashboards.enabled=true", "networkPolicy.enabled=true", "crds.enabled=false",
         "networkPolicy.from={monitoring}", "networkPolicy.egress[0].ports[0].port=6443",
-        "serviceNetworkPolicies.enabled=true", "replicas=1",
+        "serviceNetworkPolicies.enabled=true", "replicas=1", "serviceMonitor.enabled=true",
+        "podMonitor.enabled=true", "prometheusRule.enabled=true",
     )  # fmt: skip
+    server_side = ("apply", "--server-side", "-f", "-")
+    cluster.kubectl(*server_side, input=MONITORING.text())
+    cluster.kubectl("wait", "-f", "-", "--for=condition=Established", input=MONITORING.text())
     for each in made:
-        cluster.kubectl("apply", "--dry-run=server", "-n", space, "-f", "-", input=json.dumps(each))
+        dry = (*server_side, "--dry-run=server", "-n", space)
+        told = cluster.kubectl(*dry, "--warnings-as-errors", input=json.dumps(each))
+        assert "serverside-applied" in told
+    cluster.kubectl("delete", "-f", "-", input=MONITORING.text())
 
 
 def test_every_combination_renders_and_monitors_are_there_when_asked_for(cluster: Cluster) -> None:

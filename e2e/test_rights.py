@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from e2e.conftest import control_plane
-from e2e.harness import build
 from e2e.harness.cluster import Cluster, CommandFailed
+from e2e.harness.crds import INFERENCE
 from e2e.harness.operators import OperatorProcess, operators
 from e2e.harness.wait import eventually
 from e2e.test_loop import EXAMPLE, condition, service
@@ -36,7 +36,7 @@ UNSEEN = {
 def own() -> Iterator[Cluster]:
     """A control plane of which every request is known."""
     with control_plane() as running:
-        running.kubectl("apply", "-f", "-", input=build.inference_pool_crd())
+        running.kubectl("apply", "-f", "-", input=INFERENCE.text())
         running.add_node("n1", gpus=8, gpu_product="NVIDIA-L40S", backoff_s=1, heartbeat_s=5)
         yield running
 
@@ -159,6 +159,10 @@ def test_neither_operator_nor_router_can_read_a_secret(
             "no-claim",
             {"model": {"uri": "meta-llama/Llama-3.2-1B-Instruct", "cache": {"claimName": "none"}}},
             ("Placed", "VolumeNotBound", "spec.model.cache.claimName"),
+        ),
+        (
+            "no-image", {"engine": {"type": "emulated", "image": "registry.invalid/engine:1"}},
+            ("Placed", "ImagePullFailed", "spec.engine.image"),
         ),
         (
             "too-large",

@@ -15,6 +15,9 @@ from controller.console.history import Columns, History, ServiceKey, key_of
 from controller.view import ServiceView
 
 PERIOD_S = 1.0
+MOST_OF_TIME, LONGEST_S = 0.05, 4.0
+"""What reading the services may take of a core: a thousand are read less often, yet before a page
+takes the stream for lost."""
 
 Views = Callable[[], tuple[ServiceView, ...]]
 
@@ -24,7 +27,7 @@ _FIELDS = tuple(field.name for field in fields(ServiceView))
 
 
 class Feed:
-    """Samples the views every second and wakes those who wait for the next."""
+    """Samples the views every second or so and wakes those who wait for the next."""
 
     def __init__(self, views: Views, now_s: Callable[[], float]) -> None:
         self._views, self._now_s = views, now_s
@@ -38,9 +41,12 @@ class Feed:
 
     async def run(self) -> None:
         """Sample until cancelled."""
+        took_s = 0.0
         while True:
-            await asyncio.sleep(PERIOD_S)
+            await asyncio.sleep(min(max(PERIOD_S, took_s / MOST_OF_TIME), LONGEST_S))
+            began_s = self._now_s()
             self.sample()
+            took_s = self._now_s() - began_s
 
     def sample(self) -> None:
         """Read the views now; a second that cannot be read is skipped, and says why."""
@@ -87,5 +93,5 @@ class Feed:
             {name: getattr(view, name) for name in _FIELDS} | {"history": history(key_of(view))}
             for view in self._seen
         ]
-        document = {"at_s": self._at_s, "period_s": PERIOD_S, "services": services}
+        document = {"at_s": self._at_s, "services": services}
         return msgspec.json.encode(document, enc_hook=float)  # numpy's scalars; NaN becomes null

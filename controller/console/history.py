@@ -5,9 +5,8 @@ with its service. What was not known stays None: a gap in the chart, never a zer
 """
 
 import math
-from collections import deque
+from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from controller.observation import COMING, Phase
@@ -29,51 +28,61 @@ class ServiceKey(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One second of one service; None: not known."""
-
-    at_s: float
-    """On the clock of the feed; only differences mean something."""
-    arrival_rps: float | None
-    forecast_rps: float | None
-    capacity_rps: float | None
-    attained_ratio: float | None
-    ttft_s: float | None
-    itl_s: float | None
-    serving: int
-    standby: int
-    coming: int
-    """Pending and starting."""
-    draining: int
-    failed: int
+_NAMES = (
+    "arrival_rps", "forecast_rps", "capacity_rps", "attained_ratio", "ttft_s", "itl_s",
+    "serving", "standby", "coming", "draining", "failed",
+)  # fmt: skip
+"""Beside `at_s`, on the clock of the feed, of which only differences mean something. `coming`:
+pending and starting."""
 
 
-_NAMES = tuple(field.name for field in fields(Sample))
+class _Ring:
+    """One service's samples: packed numbers, for a thousand services have half a million."""
+
+    def __init__(self) -> None:
+        self._at_s = array("d")
+        self._columns = tuple(array("f") for _ in _NAMES)
+        """NaN: not known."""
+
+    def add(self, at_s: float, sample: Iterable[float]) -> None:
+        self._at_s.append(at_s)
+        for column, value in zip(self._columns, sample, strict=True):
+            column.append(value)
+        if len(self._at_s) > SAMPLES_KEPT:
+            for column in (self._at_s, *self._columns):
+                del column[0]
+
+    def columns(self, samples: int) -> Columns:
+        """The last so many."""
+        told = {
+            name: [None if math.isnan(v) else round(v, _DIGITS) for v in column[-samples:]]
+            for name, column in zip(_NAMES, self._columns, strict=True)
+        }
+        return {"at_s": list(self._at_s[-samples:]), **told}
 
 
 class History:
     """Rings of samples by service."""
 
     def __init__(self) -> None:
-        self._rings: dict[ServiceKey, deque[Sample]] = {}
+        self._rings: dict[ServiceKey, _Ring] = {}
 
     def record(self, views: Iterable[ServiceView], now_s: float) -> None:
         """Add a sample of each service; forget those that are gone."""
         rings = {}
         for view in views:
             key = key_of(view)
-            rings[key] = self._rings.get(key) or deque(maxlen=SAMPLES_KEPT)
-            rings[key].append(_sample(view, now_s))
+            rings[key] = self._rings.get(key) or _Ring()
+            rings[key].add(round(now_s, 2), _sample(view))
         self._rings = rings
 
     def columns(self, key: ServiceKey) -> Columns:
         """Give all that is kept of a service."""
-        return _columns(self._rings.get(key, ()))
+        return self._rings.get(key, _Ring()).columns(SAMPLES_KEPT)
 
     def newest(self, key: ServiceKey) -> Columns:
         """Give the last sample alone, in the same shape."""
-        return _columns(tuple(self._rings.get(key, ()))[-1:])
+        return self._rings.get(key, _Ring()).columns(1)
 
 
 def key_of(view: ServiceView) -> ServiceKey:
@@ -81,31 +90,18 @@ def key_of(view: ServiceView) -> ServiceKey:
     return ServiceKey(view.namespace, view.name)
 
 
-def _columns(samples: Iterable[Sample]) -> Columns:
-    kept = tuple(samples)
-    return {name: [getattr(sample, name) for sample in kept] for name in _NAMES}
-
-
-def _sample(view: ServiceView, now_s: float) -> Sample:
+def _sample(view: ServiceView) -> tuple[float, ...]:
+    """In the order of the names; what is not finite is not known."""
     phases = [replica.phase for replica in view.replicas]
-    return Sample(
-        at_s=round(now_s, 2),
-        arrival_rps=_short(view.arrival_rps),
-        forecast_rps=_short(view.forecast_rps),
-        capacity_rps=_short(view.capacity_rps),
-        attained_ratio=_short(view.attained_ratio),
-        ttft_s=_short(view.ttft_s),
-        itl_s=_short(view.itl_s),
-        serving=phases.count(Phase.SERVING),
-        standby=phases.count(Phase.STANDBY),
-        coming=sum(phase in COMING for phase in phases),
-        draining=phases.count(Phase.DRAINING),
-        failed=phases.count(Phase.FAILED),
+    told = (
+        view.arrival_rps, view.forecast_rps, view.capacity_rps, view.attained_ratio,
+        view.ttft_s, view.itl_s,
+    )  # fmt: skip
+    return (
+        *(v if v is not None and math.isfinite(v) else math.nan for v in told),
+        phases.count(Phase.SERVING),
+        phases.count(Phase.STANDBY),
+        sum(phase in COMING for phase in phases),
+        phases.count(Phase.DRAINING),
+        phases.count(Phase.FAILED),
     )
-
-
-def _short(value: float | None) -> float | None:
-    """Cut digits nobody sees; what is not finite is not known."""
-    if value is None or not math.isfinite(value):
-        return None
-    return round(float(value), _DIGITS)

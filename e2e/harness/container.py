@@ -66,8 +66,8 @@ class Launch:
     cwd: Path
 
 
-class NoCommand(RuntimeError):
-    """The spec leaves the command to the image, and there is no image here."""
+class NotPulled(RuntimeError):
+    """There is no such image, or the spec leaves the command to it, and there are none here."""
 
 
 class Container:
@@ -152,7 +152,7 @@ class Container:
             try:
                 self._launch = await self._build_launch()
                 return self._launch
-            except NoCommand as error:
+            except NotPulled as error:
                 self._wait_because("ErrImagePull", str(error))
                 await asyncio.Event().wait()
             except (expand.NotConfigured, ApiError) as error:
@@ -163,8 +163,11 @@ class Container:
 
     async def _build_launch(self) -> Launch:
         spec, around = self.spec, self.around
+        registry = spec.get("image", "").split("/")[0].split(":")[0]
+        if registry.endswith(".invalid"):  # no such host, ever: RFC 2606
+            raise NotPulled(f"{spec['image']}: no such host")
         if not spec.get("command"):
-            raise NoCommand("no command in the spec: this node runs commands, not images")
+            raise NotPulled("no command in the spec: this node runs commands, not images")
         data = await self._referenced()
         given = expand.environment(around.pod, spec, lambda kind, name: data[kind, name])
         parts = [*spec["command"], *spec.get("args", ())]
