@@ -213,20 +213,69 @@ async def _load_kill_and_watch(
     return outcomes
 
 
-def test_kubectl_scale_sets_the_replicas_of_a_service_without_scaling(
-    cluster: Cluster, operator: str, namespace: str
-) -> None:
-    manifest = yaml.safe_load(EXAMPLE.read_text())
+def fixed() -> Json:
+    """The example with one replica, whoever changes that."""
+    manifest: Json = yaml.safe_load(EXAMPLE.read_text())
     del manifest["spec"]["scaling"]
     manifest["spec"]["resilience"]["standbys"] = 0
     manifest["spec"]["replicas"] = 1
-    cluster.apply(namespace, manifest)
+    return manifest
+
+
+def test_kubectl_scale_sets_the_replicas_of_a_service_without_scaling(
+    cluster: Cluster, operator: str, namespace: str
+) -> None:
+    cluster.apply(namespace, fixed())
     eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 60, "one replica")
     cluster.kubectl("scale", "-n", namespace, "llms/chat", "--replicas=2")
     eventually(lambda: len(pods(cluster, namespace, "serving")) == 2, 60, "two replicas")
     eventually(lambda: service(cluster, namespace)["status"]["replicas"] == 2, 20, "status follows")
     cluster.kubectl("scale", "-n", namespace, "llms/chat", "--replicas=0")
     eventually(lambda: not cluster.items("pods", namespace, f"{ROLE}=serving"), 60, "none")
+
+
+def test_a_horizontal_pod_autoscaler_reads_its_scale_and_sets_it(
+    cluster: Cluster, operator: str, namespace: str
+) -> None:
+    cluster.apply(namespace, fixed())
+    eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 60, "one replica")
+    target = {"apiVersion": "serving.whaleflux.io/v1alpha1", "kind": "LLMService", "name": "chat"}
+    usage = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "chat"},
+        "spec": {
+            "scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 3,
+            "metrics": [{"type": "Resource", "resource": usage}],
+        },
+    }  # fmt: skip
+    cluster.apply(namespace, autoscaler)
+    eventually(lambda: len(pods(cluster, namespace, "serving")) == 2, 90, "its minimum")
+    told = json.loads(cluster.kubectl("get", "hpa", "chat", "-n", namespace, "-o", "json"))
+    assert condition(told, "AbleToScale")["status"] == "True"
+    path = f"/apis/serving.whaleflux.io/v1alpha1/namespaces/{namespace}/llmservices/chat/scale"
+    selector = json.loads(cluster.kubectl("get", "--raw", path))["status"]["selector"]
+    found = {pod["metadata"]["name"] for pod in cluster.items("pods", namespace, selector)}
+    assert found == set(pods(cluster, namespace, "serving"))
+    cluster.kubectl("delete", "hpa", "chat", "-n", namespace)
+
+
+def test_who_applies_the_manifest_again_finds_nothing_changed(
+    cluster: Cluster, operator: str, namespace: str
+) -> None:
+    manifest = yaml.safe_load(EXAMPLE.read_text())
+    ours = ("--server-side", "--field-manager=gitops", "-n", namespace, "-f", "-")
+    cluster.kubectl("apply", *ours, input=yaml.safe_dump(manifest))
+    eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 60, "it serves")
+    wait = ("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=60s")
+    cluster.kubectl(*wait)
+    assert not cluster.kubectl("diff", *ours, input=yaml.safe_dump(manifest))
+    shown = ("get", "llms", "chat", "-n", namespace, "-o", "json", "--show-managed-fields")
+    managers = json.loads(cluster.kubectl(*shown))["metadata"]["managedFields"]
+    others = [each for each in managers if each["manager"] != "gitops"]
+    assert others
+    assert all(set(each["fieldsV1"]) == {"f:status"} for each in others)
 
 
 def test_an_impossible_spec_becomes_a_condition_and_what_ran_keeps_running(
