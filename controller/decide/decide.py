@@ -8,7 +8,7 @@ from controller.decide.carried import Judged, learn
 from controller.decide.forecast import Forecast, forecast
 from controller.decide.place import Place, carries, kinds_of, place, shun
 from controller.decide.protect import choose_unfit, plan, with_stale
-from controller.decide.size import IN_ROOM, Need, backlog, size, work_off
+from controller.decide.size import Need, backlog, in_room, size, work_off
 from controller.decide.stabilise import (
     Wanted,
     back_off,
@@ -196,10 +196,11 @@ def _wanted(
         queue=work_off(queued, seen.capacity_rps, seen.start_up_s),
         carried=state.carried.ratio,
         before=before.carried.ratio,
+        room=in_room(state.carried.spent_ratio(1.0 - seen.service.slo.percentile)),
     )
     count, reason = size(need, current)
     window_s = scale_in_window_s(seen.start_up_s, state.history.cadence_s)
-    wish = Wish(now_s, need.replicas(IN_ROOM))
+    wish = Wish(now_s, need.replicas(need.room))
     wishes = remember_wish(state.wishes, wish, current=current, window_s=window_s)
     reasons = (reason, Reason.OUT_OF_REACH) if state.carried.out_of_reach else (reason,)
     return slow_in((count, reasons), current, wishes), replace(state, wishes=wishes)

@@ -8,6 +8,8 @@ one start-up time (15 s at least).
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from controller.decide.types import Reason
 from controller.observation import Demand
 
@@ -16,7 +18,8 @@ NORMAL_QUEUE_PER_REPLICA = 1.0
 WORK_OFF_S = 15.0
 """A queue is to be gone within this, or within one start-up time if that is longer."""
 IN_ROOM = 0.8
-"""Fill of the remaining replicas up to which one fewer is safe."""
+"""Fill of those that remain up to which one fewer is safe, with half the error budget spent."""
+_UNSPENT, _HALF_SPENT = 0.1, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Need:
     """Load that one replica carries."""
     before: float = 1.0
     """The same, before the last requests ended."""
+    room: float = IN_ROOM
+    """Fill up to which one fewer is safe."""
 
     def replicas(self, fill: float = 1.0) -> int:
         """Fewest replicas that carry it all, filled so far."""
@@ -48,6 +53,15 @@ def work_off(queued: float, capacity_rps: float, lead_s: float) -> float:
     return queued / capacity_rps / max(lead_s, WORK_OFF_S)
 
 
+def in_room(spent_ratio: float) -> float:
+    """Fill of the remaining replicas up to which one fewer is safe.
+
+    `spent_ratio`: misses over those that the objective allows. A service that hardly misses may
+    find out what fewer replicas carry, and learns it there.
+    """
+    return float(np.interp(spent_ratio, [_UNSPENT, _HALF_SPENT], [1.0, IN_ROOM]))
+
+
 def replicas_for(load: float, carried: float) -> int:
     """Fewest replicas that carry a load; at least one."""
     return max(math.ceil(load / carried - 1e-9), 1)
@@ -63,7 +77,7 @@ def size(need: Need, serving: int) -> tuple[int, Reason]:
     needed = need.replicas()
     if needed > serving:
         return needed, _why_more(need, serving)
-    roomy = need.replicas(IN_ROOM)
+    roomy = need.replicas(need.room)
     return (roomy, Reason.DEMAND_FALLING) if roomy < serving else (serving, Reason.STEADY)
 
 

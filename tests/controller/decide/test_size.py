@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.decide.size import IN_ROOM, WORK_OFF_S, Need, backlog, replicas_for, size, work_off
+from controller.decide.size import (
+    IN_ROOM,
+    WORK_OFF_S,
+    Need,
+    backlog,
+    in_room,
+    replicas_for,
+    size,
+    work_off,
+)
 from controller.decide.types import Reason
 from tests.controller.builders import a_demand
 
@@ -91,3 +100,12 @@ def test_a_request_that_waits_for_the_next_step_is_no_backlog() -> None:
     assert backlog(a_demand(waiting=3.0), 3) == 0.0
     assert backlog(a_demand(waiting=5.0), 3) == 2.0
     assert backlog(a_demand(waiting=None), 3) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("spent_ratio", "room"), [(0.0, 1.0), (0.1, 1.0), (0.3, 0.9), (0.5, IN_ROOM), (3.0, IN_ROOM)]
+)
+def test_who_hardly_misses_may_be_filled_further(spent_ratio: float, room: float) -> None:
+    assert in_room(spent_ratio) == pytest.approx(room)
+    need = Need(forecast=2.85, queue=0.0, carried=1.0, room=room)
+    assert size(need, 4)[0] == (3 if room > 0.95 else 4)
