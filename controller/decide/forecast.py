@@ -1,9 +1,10 @@
 """Forecast the load over the time that a new replica takes to start.
 
-At these horizons the last value forecasts as well as any model; what pays is headroom by
-quantile: how much the load has risen over one lead time before, it may rise again. The worse such
-forecasts were, the wider the headroom becomes. A rise that is under way is carried on, and one that
-comes at this time of every day is expected again.
+A level that keeps coming back to its mean is expected to do so again, as far as the last hour shows
+it (regression of the level one lead time later on the level before); one that wanders is expected
+to stay. Headroom is a quantile of what such forecasts fell short by: the worse they were, the wider
+it becomes. A rise that is under way is carried on, and one that comes at this time of every day is
+expected again.
 """
 
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ LEAST_KNOWN_S = 5.0
 LEAST_SPANS = 3
 """Shorter histories, in spans of level and lead, would take one step of the load for a habit."""
 QUANTILE = 0.80
+"""Of what forecasts fell short by: what is kept as headroom."""
+STAYS_PRIOR = 4.0
+"""Spans of level and lead that "it stays as it is" counts as, against a return to the mean."""
 PRIOR_RISE_RATIO = 0.15
 """Rise expected over a lead time before history shows one."""
-_FAINT = 0.1
-"""Of the mean load: rises from less are measured as if from there; from nothing any is endless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Forecast:
     level: float
     """What it is now."""
     rise: float
-    """What it may rise by; 0 or more."""
+    """What it may rise by; below 0 where it is far above the mean it comes back to."""
     error_ratio: float | None = None
     """Mean error of having taken a level for the next lead time's; None without history."""
 
@@ -63,16 +65,26 @@ def forecast(
         return None
     span_s = max(lead_s, SMOOTHING_S)
     before = history.mean(now_s - span_s - window_s, now_s - span_s)
-    trend = max(0.0 if before is None else level - before, (usual_ratio or 0.0) * level)
+    trend, season = 0.0 if before is None else level - before, (usual_ratio or 0.0) * level
     if history.spans_s <= LEAST_SPANS * (span_s + window_s):
-        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend))
+        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend, season))
     earlier, later = _pairs(history, window_s, span_s)
     if not earlier.size:
-        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend))
-    mean = max(float(later.mean()), 1e-9)
-    rises = (later - earlier) / np.maximum(earlier, _FAINT * mean)
-    habit = max(_quantile(rises, QUANTILE), 0.0) * level
-    return Forecast(level, max(habit, trend), float(np.abs(later - earlier).mean()) / mean)
+        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend, season))
+    stays = _stays(earlier, later, history.spans_s / (span_s + window_s))
+    mean, mean_before = float(later.mean()), float(earlier.mean())
+    short = later - mean - stays * (earlier - mean_before)
+    expected = mean + stays * (level - mean_before) + max(_quantile(short, QUANTILE), 0.0)
+    under_way = [each for each in (stays * trend, season) if each > 0]
+    rise = max(expected - level, *under_way, -level)
+    return Forecast(level, rise, float(np.abs(later - earlier).mean()) / max(mean, 1e-9))
+
+
+def _stays(earlier: Floats, later: Floats, spans: float) -> float:
+    """Share of a level's distance from the mean that is left one lead time later, 0 to 1."""
+    before, after = earlier - earlier.mean(), later - later.mean()
+    slope = float(before @ after) / max(float(before @ before), 1e-12)
+    return min(max((spans * slope + STAYS_PRIOR) / (spans + STAYS_PRIOR), 0.0), 1.0)
 
 
 def _quantile(values: Floats, q: float) -> float:

@@ -1,6 +1,9 @@
 """The level of the last scrapes, and how much it has risen over one lead time before."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.decide.forecast import (
     LEAST_KNOWN_S,
@@ -68,10 +71,32 @@ def test_a_steady_history_takes_the_prior_rise_away() -> None:
     assert found.error_ratio == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_falling_history_is_no_rise() -> None:
+def test_a_fall_is_carried_on_for_one_lead_time_at_most() -> None:
     found = forecast(seen(*[10.0 - i * 0.03 for i in range(300)]), LEAD_S, 0.0)
     assert found is not None
-    assert found.load == pytest.approx(found.level)
+    assert found.level - 0.03 * LEAD_S * 1.05 <= found.load <= found.level
+
+
+def test_a_load_that_always_comes_back_is_expected_to_and_one_that_wanders_is_not() -> None:
+    rng = np.random.default_rng(1)
+    back = np.repeat(rng.uniform(3.0, 5.0, 60), 40)
+    wanders = np.repeat(4.0 + np.cumsum(rng.choice([-0.3, 0.3], 60)), 40)
+    for loads, stays in ((back, False), (wanders, True)):
+        high = float(loads.max()) + 1.0
+        found = forecast(seen(*loads.tolist(), *[high] * 70), LEAD_S, 0.0)
+        assert found is not None
+        assert found.level == pytest.approx(high)
+        assert (found.load >= high) is stays
+
+
+@given(st.lists(st.floats(0.0, 1e3), min_size=2, max_size=200))
+def test_no_forecast_is_below_nothing_or_beyond_what_was_seen_and_its_rises(
+    loads: list[float],
+) -> None:
+    found = forecast(seen(*loads, every_s=5.0), LEAD_S, 0.0)
+    if found is not None:
+        assert found.load + 1e-6 >= 0.0
+        assert found.load <= 3.0 * max(loads) + 1e-6
 
 
 def test_a_ramp_is_carried_on_for_one_lead_time() -> None:
