@@ -91,7 +91,7 @@ def test_a_clock_that_jumps_changes_no_count(jump_s: float) -> None:
     replicas = tuple(a_replica(f"r{i}") for i in range(3))
     for second in range(600):
         now_s = 10_000.0 + second + (jump_s if second >= 300 else 0.0)
-        pages = {r.id: a_reading(now_s, finished=2.5 * second, running=1.0) for r in replicas}
+        pages = {r.id: a_reading(now_s, finished=3.2 * second, running=1.0) for r in replicas}
         observer.read(pages, now_s)
         decision, state = decide(observer.observe(replicas, now_s), state, now_s)
         counts.append(decision.serving)
