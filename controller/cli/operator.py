@@ -82,7 +82,7 @@ async def _operate(shared: Shared, where: tuple[str, int]) -> None:
             ready=operator_.ready,
             metrics=operator_.metrics,
             waits=operator_.waits,
-        ),  # fmt: skip
+        ),
     ):
         await _run_until(operator_, stop)
 
