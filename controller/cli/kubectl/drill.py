@@ -141,22 +141,28 @@ def _confirm(plan: Plan) -> None:
 
 async def carry_out(client: KubeClient, plan: Plan, timeout_s: float) -> Report:
     """Delete, and watch until as many serve as before."""
-    seen, changed = plan.seen, asyncio.Event()
+    seen = plan.seen
+    states: asyncio.Queue[list[Pod]] = asyncio.Queue()  # two events that come together are two
     mirror = Reflector(
-        client, pods_path(seen.namespace), Pod, lambda *_: changed.set(), pods_selector(seen.name)
+        client,
+        pods_path(seen.namespace),
+        Pod,
+        lambda *_: states.put_nowait(list(mirror.items.values())),
+        pods_selector(seen.name),
     )
     watching = asyncio.create_task(mirror.run())
     try:
         async with asyncio.timeout(timeout_s):
             await mirror.synced.wait()
+        while not states.empty():  # the list as it filled up
+            states.get_nowait()
         began_s = monotonic_s()
         await _delete(client, plan)
         report = Report(plan, timeout_s, least_serving=len(plan.serving))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not _back(report, replicas_of(client, seen, list(mirror.items.values()))):
-                    changed.clear()
-                    await changed.wait()
+                while not _back(report, replicas_of(client, seen, await states.get())):
+                    pass
                 report.back_after_s = monotonic_s() - began_s
         return report
     except TimeoutError as error:
