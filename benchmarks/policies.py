@@ -10,13 +10,16 @@ what an idle replica needs for the longest prompts and half as much again) and a
 as fast as one reads; at 100 ms an L4 misses a hundredth of the short answers even when it is idle,
 and policies could not be told apart. Equal terms for all: scrapes every 15 s, the same cold start,
 no standby for anybody. Every opponent runs with its defaults and, with `--tuned yes`, with each
-setting of a grid: the cheapest that attains 99 %, or what attains most, is told. The static fleet
-is tuned on the trace always. The bound is what no policy can pass (docs/replay.md); the schedule
-beside it is the best found with knowledge of the future, and told where the trace is short enough
-to search one. Ratios are GPU-hours over those.
+setting of a grid: the cheapest that attains 99 %, or what attains most, is told (one that can no
+longer be that is not replayed to its end). The static fleet is tuned on the trace always. The bound
+is what no policy can pass (docs/replay.md); the schedule beside it is the best found with knowledge
+of the future, and told where the trace is short enough to search one. Ratios are GPU-hours over
+those.
 """
 
 import argparse
+import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -34,7 +37,7 @@ from controller.replay.opponents import ALL
 from controller.replay.ours import ours
 from controller.replay.outcome import Outcome
 from controller.replay.policy import Policy
-from controller.replay.run import replay
+from controller.replay.run import Asked, replay, through
 from controller.replay.served import Served
 from controller.replay.static import smallest
 from controller.replay.terms import Terms
@@ -53,6 +56,7 @@ REPLICAS = 15.0
 TARGET = 0.99
 GOAL_RATIO = 1.15
 SCALE_ROOM = 4
+LOOK_S = 60.0
 SEARCHED = 30_000
 """Requests up to which a schedule that knows the future is searched for."""
 
@@ -123,21 +127,50 @@ def reachable(trace: Trace, profile: EngineProfile, configuration: Configuration
 
 @dataclass(frozen=True)
 class Run:
-    """One policy of a task: ours, static, or an opponent with one of its settings."""
+    """One policy of a task: ours, static, or an opponent with its defaults or at its best."""
 
     task: Task
     name: str
     opponent: int = -1
-    setting: int = -1
-    """−1: its defaults."""
+    tuned: bool = False
 
-    def policy(self, served: Served, terms: Terms) -> Policy:
-        """Make it."""
-        if self.opponent < 0:
-            return ours(served, terms)
-        factory: Any = ALL[self.opponent]
-        made: Policy = factory(*(() if self.setting < 0 else (factory.grid()[self.setting],)))
-        return made
+
+class CannotWin(Exception):
+    """A setting is worse than another one, whatever comes."""
+
+
+class Tried(Asked):
+    """A setting that is given up once it must lose against the best so far.
+
+    What it has cost and whom it has kept waiting only grow, so the best is the same as when every
+    setting is replayed to its end.
+    """
+
+    def __init__(self, trace: Trace, served: Served, policy: Policy, terms: Terms, best: Outcome):
+        super().__init__(trace, served, policy, terms)
+        good = best.attained_ratio >= TARGET
+        self._most_hours = best.gpu_hours if good else math.inf
+        self._most_missed = (1.0 - min(best.attained_ratio, TARGET)) * len(trace)
+        self._look_s = 0.0
+
+    def tick(self, now_s: float) -> None:
+        """Look once a minute."""
+        if now_s >= self._look_s:
+            self._look_s = now_s + LOOK_S
+            if self._hours(now_s) > self._most_hours or self._missed(now_s) > self._most_missed + 1:
+                raise CannotWin
+        super().tick(now_s)
+
+    def _hours(self, now_s: float) -> float:
+        lives = [replica.life for replica in (*self.world.gone, *self.world.replicas)]
+        return self.served.gpus * sum(min(e.gone_s, now_s) - e.asked_s for e in lives) / 3600.0
+
+    def _missed(self, now_s: float) -> int:
+        """Whose first token came late, or has not come; engines lag behind by up to a scrape."""
+        ledger, within_s = self.world.ledger, self.served.slo.ttft_s or math.inf
+        came_s = ledger.trace.arrival_s
+        silent = np.isnan(ledger.first_s) & (came_s + within_s + self.terms.scrape_s < now_s)
+        return int((silent | (ledger.first_s - came_s > within_s)).sum())
 
 
 def outcome_of(run: Run) -> Outcome:
@@ -145,7 +178,26 @@ def outcome_of(run: Run) -> Outcome:
     trace, served, terms = run.task.setting()
     if run.name == "static":
         return smallest(trace, served, terms, TARGET)
-    return replay(trace, served, run.policy(served, terms), terms)
+    if run.opponent < 0:
+        return replay(trace, served, ours(served, terms), terms)
+    factory: Any = ALL[run.opponent]
+    if not run.tuned:
+        return replay(trace, served, factory(), terms)
+    first, *rest = factory.grid()
+    found = replay(trace, served, factory(first), terms)
+    for setting in rest:
+        tried = Tried(trace, served, factory(setting), terms, found)
+        with contextlib.suppress(CannotWin):
+            end_s = through([tried.world], tried.end_s, terms.patience_s)
+            found = better(found, tried.outcome(end_s))
+    return found
+
+
+def better(one: Outcome, other: Outcome) -> Outcome:
+    """The cheaper if both attain the target, else what attains more."""
+    if min(one.attained_ratio, other.attained_ratio) >= TARGET:
+        return min(one, other, key=lambda each: each.gpu_hours)
+    return max(one, other, key=lambda each: each.attained_ratio)
 
 
 def runs(task: Task, *, tuned: bool) -> Iterator[Run]:
@@ -156,7 +208,7 @@ def runs(task: Task, *, tuned: bool) -> Iterator[Run]:
         name = factory().name
         yield Run(task, name, i)
         if tuned:
-            yield from (Run(task, f"{name}, tuned", i, k) for k in range(len(factory.grid())))
+            yield Run(task, f"{name}, tuned", i, tuned=True)
 
 
 def tasks(file: Path, start_up_s: float) -> Iterator[Task]:
@@ -167,15 +219,7 @@ def tasks(file: Path, start_up_s: float) -> Iterator[Task]:
         yield from (Task(file, start_up_s, compressed) for compressed in (False, True))
 
 
-def best(outcomes: list[Outcome]) -> Outcome:
-    """The cheapest that attains the target, else what attains most."""
-    good = [each for each in outcomes if each.attained_ratio >= TARGET]
-    if good:
-        return min(good, key=lambda each: each.gpu_hours)
-    return max(outcomes, key=lambda each: each.attained_ratio)
-
-
-def report(task: Task, found: dict[str, list[Outcome]]) -> None:
+def report(task: Task, chosen: dict[str, Outcome]) -> None:
     """Tell every policy's figures against the bound."""
     trace, served, terms = task.setting()
     name, schedule = task.name, None
@@ -186,7 +230,6 @@ def report(task: Task, found: dict[str, list[Outcome]]) -> None:
     else:
         least = bound(trace, served, terms, TARGET).gpu_hours
     tell(name, "bound: GPU-hours", least, "GPU h", 0, "lower")
-    chosen = {policy: best(outcomes) for policy, outcomes in found.items()}
     mine = chosen["whaleflux"]
     for policy, outcome in chosen.items():
         case = f"{name}, {policy}"
@@ -199,16 +242,16 @@ def report(task: Task, found: dict[str, list[Outcome]]) -> None:
         changes = outcome.scale_ups + outcome.scale_downs
         tell(case, "scale actions", changes, "actions", 0, "lower")
         tell(case, "longest outage", outcome.longest_outage_s, "s", 0, "lower")
-    better = [
+    ahead = [
         policy
         for policy, other in chosen.items()
         if policy != "whaleflux"
         and other.attained_ratio > mine.attained_ratio
         and other.gpu_hours < mine.gpu_hours
     ]
-    tell(name, "policies better on both axes", len(better), "policies", 0, "lower")
-    if better:
-        print(f"{name}: better on both: {', '.join(better)}", file=sys.stderr)
+    tell(name, "policies better on both axes", len(ahead), "policies", 0, "lower")
+    if ahead:
+        print(f"{name}: better on both: {', '.join(ahead)}", file=sys.stderr)
 
 
 def main() -> None:
@@ -224,10 +267,9 @@ def main() -> None:
             for start_up_s in map(float, asked.start_up.split(",")):
                 for task in tasks(need(file), start_up_s):
                     wanted = list(runs(task, tuned=asked.tuned == "yes"))
-                    found: dict[str, list[Outcome]] = {}
-                    for run, outcome in zip(wanted, pool.map(outcome_of, wanted), strict=True):
-                        found.setdefault(run.name, []).append(outcome)
-                    report(task, found)
+                    outcomes = pool.map(outcome_of, wanted)
+                    names = (run.name for run in wanted)
+                    report(task, dict(zip(names, outcomes, strict=True)))
 
 
 if __name__ == "__main__":
