@@ -251,6 +251,15 @@ def upsets() -> dict[str, Upset]:
             for (name, page), luck in rows
         }
 
+    def garbled(seen: list[Pages], second: int) -> Iterator[Pages]:
+        """NaN and negative numbers, of which reading a page leaves nothing."""
+        nothing = EngineSignals(engine="vllm")
+        yield (
+            {name: replace(page, signals=nothing) for name, page in seen[-1].items()}
+            if in_fault(second)
+            else seen[-1]
+        )
+
     def twice(seen: list[Pages], second: int) -> Iterator[Pages]:
         yield from seen[-1:] * (2 if in_fault(second) else 1)
 
@@ -275,6 +284,7 @@ def upsets() -> dict[str, Upset]:
     return {
         "metrics gone for 5 min": Upset(gone),
         "half the pages lost": Upset(lost),
+        "NaN and negative for 5 min": Upset(garbled),
         "pages delivered twice": Upset(twice),
         "half the pages a second old": Upset(cached),
         "pages in another order": Upset(swapped),

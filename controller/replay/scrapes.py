@@ -10,6 +10,11 @@ from controller.replay.policy import ReplicaSample, Scrape
 from controller.replay.replica import Replica
 from controller.replay.terms import Faults
 
+_COUNTED = (
+    "since_s", "arrivals", "finished", "prompt_tokens", "generation_tokens", "ttft_s", "itl_s",
+    "e2e_s", "input_tokens", "output_tokens",
+)  # fmt: skip
+
 
 class Scraper:
     """Scrapes one fleet; counts are those since the last scrape that went well."""
@@ -20,6 +25,8 @@ class Scraper:
         self._faults = faults
         self._told_s = began_s
         self._told_arrivals = 0
+        self._unread: Scrape | None = None
+        """What was shown as nonsense: counters go on, and tell it once they are sound."""
         self._chance = np.random.default_rng((seed, 1))
 
     def scrape(
@@ -32,7 +39,7 @@ class Scraper:
             self.latest = None
             return
         told = ledger.tell(np.array([r.number for r in silent], np.int64), now_s)
-        self.latest = self._garbled(
+        self.latest = self._shown(
             Scrape(
                 at_s=now_s,
                 since_s=now_s - self._told_s,
@@ -51,9 +58,13 @@ class Scraper:
         )
         self._told_s, self._told_arrivals = now_s, came
 
-    def _garbled(self, scrape: Scrape) -> Scrape:
+    def _shown(self, scrape: Scrape) -> Scrape:
         """Put nonsense in place of what is measured, where that is asked for."""
+        if self._unread is not None:
+            sums = {name: getattr(self._unread, name) + getattr(scrape, name) for name in _COUNTED}
+            scrape = replace(scrape, **sums)
         fault = next((f for f in self._faults.garbled if f.span.holds(scrape.at_s)), None)
+        self._unread = None if fault is None else scrape
         if fault is None:
             return scrape
         bad = fault.value
@@ -63,6 +74,8 @@ class Scraper:
             ttft_s=(bad,) * len(scrape.ttft_s),
             itl_s=(bad,) * len(scrape.itl_s),
             e2e_s=(bad,) * len(scrape.e2e_s),
+            input_tokens=(),
+            output_tokens=(),
         )
 
 

@@ -73,6 +73,20 @@ def test_nonsense_is_shown_as_it_is():
     assert shown[10.0].replicas[0].waiting == -1.0
 
 
+def test_what_was_shown_as_nonsense_is_told_once_pages_are_sound_again():
+    trace, terms = a_trace(), some_terms()
+    sound = scrapes_of(played(trace, 1, terms)[1])
+    garbled = terms_with(terms, garbled=(Garbled(math.nan, Span(9, 16)),))
+    shown = scrapes_of(played(trace, 1, garbled)[1])
+    for column in ("ttft_s", "itl_s", "e2e_s"):
+        assert all(math.isnan(v) for v in getattr(shown[15.0], column))
+        whole = [v for at_s in (10.0, 15.0, 20.0) for v in getattr(sound[at_s], column)]
+        assert getattr(shown[20.0], column) == tuple(whole)
+        assert getattr(shown[25.0], column) == getattr(sound[25.0], column)
+    assert shown[20.0].arrivals == sum(sound[at_s].arrivals for at_s in (10.0, 15.0, 20.0))
+    assert [shown[at_s].since_s for at_s in (15.0, 20.0, 25.0)] == [10.0, 15.0, 5.0]
+
+
 def test_a_queue_is_seen():
     trace = Trace.of([4.0] * 200, [64] * 200, [100] * 200)
     outcome, policy = played(trace, 1, some_terms(until_s=20.0))
