@@ -219,9 +219,7 @@ def test_a_frozen_leader_writes_nothing_once_another_leads(
 
 def _writes(cluster: Cluster, namespace: str) -> Iterator[tuple[str, str]]:
     """When, and by which operator, something of a namespace was written."""
-    assert cluster.audit_log is not None
-    for line in cluster.audit_log.read_text().splitlines():
-        event = json.loads(line)
+    for event in cluster.audited():
         told = event.get("objectRef", {})
         if (
             event.get("userAgent", "").startswith("whaleflux/")

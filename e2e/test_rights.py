@@ -62,10 +62,8 @@ def accepted(own: Cluster, namespace: str, name: str) -> bool:
 
 def used(own: Cluster) -> set[tuple[str, str, str]]:
     """Group, resource and verb of every request of the operator's that was let through."""
-    assert own.audit_log is not None
     found = set()
-    for line in own.audit_log.read_text().splitlines():
-        event = json.loads(line)
+    for event in own.audited():
         told = event.get("objectRef", {})
         if event["user"]["username"] != ACCOUNT:
             continue
@@ -126,11 +124,9 @@ def test_every_right_is_used_and_every_use_is_granted(
 
 
 def _refused(own: Cluster) -> list[str]:
-    assert own.audit_log is not None
-    events = (json.loads(line) for line in own.audit_log.read_text().splitlines())
     return [
         f"{event['verb']} {event['requestURI']}"
-        for event in events
+        for event in own.audited()
         if event["user"]["username"] == ACCOUNT
         and event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
     ]

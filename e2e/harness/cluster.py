@@ -206,6 +206,15 @@ class Cluster:
         found: list[Json] = json.loads(listed)["items"]
         return found
 
+    def audited(self) -> Iterator[Json]:
+        """Every request so far by somebody whom the API server knew."""
+        assert self.audit_log is not None
+        text = self.audit_log.read_text()
+        for line in text[: text.rfind("\n") + 1].splitlines():  # the last may be half written
+            event = json.loads(line)
+            if event["user"].get("username"):
+                yield event
+
     def kubeconfig_for(self, namespace: str, service_account: str) -> Path:
         """A kubeconfig that acts as a service account, for a day."""
         who = ("create", "token", service_account, "-n", namespace, "--duration=24h")
