@@ -37,7 +37,7 @@ def space(cluster: Cluster) -> Iterator[str]:
     level = "pod-security.kubernetes.io/enforce=restricted"
     cluster.kubectl("label", "namespace", SPACE, level)
     yield SPACE
-    cluster.kubectl("delete", "namespace", SPACE, "--timeout=300s")
+    cluster.kubectl("delete", "namespace", SPACE, "--timeout=60s")
 
 
 def rendered(cluster: Cluster, *values: str) -> list[Json]:
@@ -73,8 +73,8 @@ def test_it_is_installed_upgraded_and_uninstalled_and_services_run_on(
     cluster: Cluster, node: Node, space: str, namespace: str, tmp_path: Path
 ) -> None:
     for name in CRDS:
-        cluster.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=300s")
-    where = ("-n", space, "--wait=legacy", "--timeout=300s")
+        cluster.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=60s")
+    where = ("-n", space, "--wait=legacy", "--timeout=120s")
     cluster.helm("install", "up", str(former(tmp_path)), *where)
     assert not revision_is_known(cluster)
     cluster.kubectl("apply", "-n", namespace, "-f", str(EXAMPLE))
@@ -198,7 +198,7 @@ def test_crds_that_nobody_holds_are_left_alone_until_they_are_given_to_the_relea
     cluster: Cluster, space: str, tmp_path: Path
 ) -> None:
     for name in CRDS:
-        cluster.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=300s")
+        cluster.kubectl("delete", "crd", name, "--ignore-not-found", "--timeout=60s")
     cluster.kubectl("create", "-f", str(former(tmp_path) / "files/crds"))
     asked = ("upgrade", "--install", "own", str(CHART), "-n", space, "--set=rbac.aggregate=false")
     told = cluster.helm(*asked)
@@ -251,7 +251,7 @@ def test_the_tests_hook_asks_the_operator_whether_it_is_ready(
 ) -> None:
     """Its program is run here, for this node resolves no names of Services."""
     cluster.helm("install", "hook", str(CHART), "-n", space, "--set=replicas=1",
-                 "--wait=legacy", "--timeout=300s")  # fmt: skip
+                 "--wait=legacy", "--timeout=120s")  # fmt: skip
     (test,) = [
         each
         for each in rendered(cluster)

@@ -199,7 +199,7 @@ def operator(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("wait", "-f", str(ROOT / "crds"), "--for=condition=Established")
     cluster.helm(
         "install", RELEASE, str(CHART), *where, "--create-namespace", "--wait=legacy",
-        "--timeout=300s", "--set=crds.enabled=false",
+        "--timeout=120s", "--set=crds.enabled=false",
     )  # fmt: skip
     try:
         yield
@@ -213,10 +213,10 @@ def served(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("create", "namespace", NAMESPACE)
     try:
         cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE))
-        wait = ("wait", "-n", NAMESPACE, "llms/chat", "--for=condition=Ready", "--timeout=300s")
+        wait = ("wait", "-n", NAMESPACE, "llms/chat", "--for=condition=Ready", "--timeout=180s")
         cluster.kubectl(*wait)
         yield
-        cluster.kubectl("delete", "-n", NAMESPACE, "llms/chat", "--timeout=300s")
+        cluster.kubectl("delete", "-n", NAMESPACE, "llms/chat", "--timeout=60s")
     finally:
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 

@@ -246,7 +246,7 @@ def test_deleting_the_namespace_leaves_no_process(
     groups = node.process_groups(namespace)
     names = [each["metadata"]["name"] for each in cluster.items("pods", namespace)]
 
-    cluster.kubectl("delete", "namespace", namespace, "--timeout=300s")
+    cluster.kubectl("delete", "namespace", namespace, "--timeout=60s")
 
     assert node.process_groups(namespace) == []
     assert [_members(group) for group in groups] == [[], []]

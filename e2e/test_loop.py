@@ -40,7 +40,7 @@ def operator(cluster: Cluster, node: Node) -> Iterator[str]:
     """The chart, installed; its namespace."""
     cluster.helm(
         "install", "wf", str(CHART), "-n", "whaleflux-system", "--create-namespace",
-        "--wait=legacy", "--timeout=300s",
+        "--wait=legacy", "--timeout=120s",
     )  # fmt: skip
     yield "whaleflux-system"
     cluster.helm("uninstall", "wf", "-n", "whaleflux-system", "--wait")
@@ -99,7 +99,7 @@ def test_a_service_is_served_scaled_protected_and_deleted(
     cluster: Cluster, node: Node, operator: str, namespace: str
 ) -> None:
     apply_example(cluster, namespace)
-    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=300s")
+    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=90s")
     url = router_url(cluster, namespace)
     eventually(lambda: pods(cluster, namespace, "standby"), 60, "a warm standby")
     first = send(url, rate_rps=2, duration_s=2)
@@ -127,7 +127,7 @@ def test_a_service_is_served_scaled_protected_and_deleted(
     }
     assert reasons & {"DemandRising", "Backlog"}
     assert reasons & {"StandbyAdmitted", "ReplicaFailed"}
-    cluster.kubectl("delete", "-n", namespace, "llms/chat", "--timeout=300s")
+    cluster.kubectl("delete", "-n", namespace, "llms/chat", "--timeout=60s")
     for kind in ("pods", "deployments", "services", "roles", "rolebindings"):
         eventually(partial(_none, cluster, kind, namespace), 90, f"no {kind} left behind")
     eventually(lambda: not node.process_groups(namespace), 30, "no process left behind")
@@ -143,7 +143,7 @@ def test_an_idle_service_sleeps_and_the_request_that_wakes_it_is_answered(
 ) -> None:
     apply_example(cluster, namespace)
     patch(cluster, namespace, zeroAfterSeconds=60)
-    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=300s")
+    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=90s")
     url = router_url(cluster, namespace)
     assert {o.status for o in send(url, rate_rps=2, duration_s=2)} == {Status.OK}
     eventually(lambda: not pods(cluster, namespace, "serving"), 150, "nobody serves")
@@ -158,7 +158,7 @@ def test_advice_is_published_and_nothing_is_scaled(
 ) -> None:
     apply_example(cluster, namespace)
     patch(cluster, namespace, mode="Advise", min=1, max=4)
-    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=300s")
+    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=90s")
     url = router_url(cluster, namespace)
     send(url, rate_rps=16, duration_s=12)
     advised = eventually(
@@ -268,7 +268,7 @@ def test_who_applies_the_manifest_again_finds_nothing_changed(
     ours = ("--server-side", "--field-manager=gitops", "-n", namespace, "-f", "-")
     cluster.kubectl("apply", *ours, input=yaml.safe_dump(manifest))
     eventually(lambda: len(pods(cluster, namespace, "serving")) == 1, 60, "it serves")
-    wait = ("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=300s")
+    wait = ("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=60s")
     cluster.kubectl(*wait)
     assert not cluster.kubectl("diff", *ours, input=yaml.safe_dump(manifest))
     shown = ("get", "llms", "chat", "-n", namespace, "-o", "json", "--show-managed-fields")
@@ -361,7 +361,7 @@ def test_both_kinds_are_established_and_the_examples_pass_their_schema(
     for name in ("llmservices", "engineprofiles"):
         cluster.kubectl(
             "wait", "crd", f"{name}.serving.whaleflux.io", "--for=condition=Established",
-            "--timeout=300s",
+            "--timeout=30s",
         )  # fmt: skip
     for file in sorted((ROOT / "examples").glob("*/*.yaml")):
         cluster.kubectl("apply", "-n", namespace, "--dry-run=server", "-f", str(file))

@@ -33,7 +33,7 @@ def test_pre_stop_runs_before_the_signal(cluster: Cluster, node: Node, namespace
     )
     eventually(lambda: ready(cluster.items("pods", namespace)[0]), 30, "hooked ready")
 
-    cluster.kubectl("delete", "-n", namespace, "pod", "hooked", "--timeout=300s")
+    cluster.kubectl("delete", "-n", namespace, "pod", "hooked", "--timeout=30s")
 
     assert node.logs(namespace, "hooked").endswith("asked\n")
 
@@ -45,7 +45,7 @@ def test_a_stubborn_process_is_killed_after_its_grace(
     eventually(lambda: ready(cluster.items("pods", namespace)[0]), 30, "slow ready")
 
     began_s = time.monotonic()
-    cluster.kubectl("delete", "-n", namespace, "pod", "slow", "--timeout=300s")
+    cluster.kubectl("delete", "-n", namespace, "pod", "slow", "--timeout=30s")
 
     assert time.monotonic() - began_s >= 2
     assert node.process_groups(namespace) == []
@@ -73,7 +73,7 @@ def test_a_pod_in_back_off_says_so_and_can_be_deleted(
         return status if waiting.get("reason") == "CrashLoopBackOff" else {}
 
     assert eventually(backs_off, 30, "back-off")["lastState"]["terminated"]["exitCode"] == 3
-    cluster.kubectl("delete", "-n", namespace, "pod", "fails", "--timeout=300s")
+    cluster.kubectl("delete", "-n", namespace, "pod", "fails", "--timeout=30s")
 
 
 def test_a_failed_init_container_fails_the_pod(

@@ -37,7 +37,7 @@ def operator(cluster: Cluster, node: Node) -> Iterator[str]:
     """The chart, installed under a name of this file's own."""
     cluster.helm(
         "install", RELEASE, str(CHART), "-n", HOME, "--create-namespace", "--wait=legacy",
-        "--timeout=300s",
+        "--timeout=120s",
     )  # fmt: skip
     yield HOME
     cluster.helm("uninstall", RELEASE, "-n", HOME, "--wait")
@@ -74,7 +74,7 @@ def test_a_service_is_shown_explained_drilled_and_planned(
     cluster: Cluster, operator: str, namespace: str, whaleflux: Callable[..., Run]
 ) -> None:
     cluster.kubectl("apply", "-n", namespace, "-f", str(EXAMPLE))
-    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=300s")
+    cluster.kubectl("wait", "-n", namespace, "llms/chat", "--for=condition=Ready", "--timeout=90s")
 
     def row() -> Any:
         (found,) = read(whaleflux("top", "-n", namespace, "-o", "json"))["items"]

@@ -14,17 +14,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SLACK = 3.0
-"""Deadlines only end what would never come: a busy machine gets so many times as long."""
-
 
 class NotInTime(AssertionError):
     """The deadline passed before the predicate held."""
 
 
 def eventually(predicate: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.05) -> T:
-    """Return the predicate's first truthy answer; raise `NotInTime` long after `timeout_s`."""
-    timeout_s *= SLACK
+    """Return the predicate's first truthy answer; raise `NotInTime` after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     last: object = None
     while True:
