@@ -1,4 +1,4 @@
-"""The level of the last scrapes, and how much it has risen over one lead time before."""
+"""The level of the last scrapes, the mean that it comes back to or not, and the headroom above."""
 
 import numpy as np
 import pytest
