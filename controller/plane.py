@@ -17,6 +17,8 @@ from controller.api import Manifests
 from controller.clock import monotonic_s
 from controller.loop import ServiceLoop
 from controller.metrics import Metrics
+from controller.pools import Pools
+from controller.runtimes.host_gpus import HostGpus
 from controller.runtimes.local import HOST, LocalRuntime
 from controller.runtimes.processes import Processes, require_free
 from controller.service import resolve_service
@@ -31,6 +33,7 @@ class LocalPlane:
 
     runtime: LocalRuntime
     http: aiohttp.ClientSession
+    gpus: HostGpus = field(default_factory=HostGpus)
     loops: list[ServiceLoop] = field(default_factory=list)
     metrics: Metrics = field(init=False)
 
@@ -48,7 +51,7 @@ class LocalPlane:
 
     async def run(self) -> None:
         """Run every loop until cancelled; one that fails does not stop the others."""
-        await asyncio.gather(*(self._run(loop) for loop in self.loops))
+        await asyncio.gather(self.gpus.run(), *(self._run(loop) for loop in self.loops))
 
     async def _run(self, loop: ServiceLoop) -> None:
         while True:
@@ -61,11 +64,15 @@ class LocalPlane:
 
 @asynccontextmanager
 async def local_plane(
-    manifests: Manifests, router_port: int, log_dir: Path
+    manifests: Manifests,
+    router_port: int,
+    log_dir: Path,
+    gpus: HostGpus | None = None,
 ) -> AsyncIterator[LocalPlane]:
     """Resolve the services and start their routers; ends every process on the way out.
 
-    The first service's router listens on `router_port`, the others on the ports after it.
+    The first service's router listens on `router_port`, the others on the ports after it. Engines
+    that need GPUs share `gpus`; without, they find their own.
     Raises `Refused` for what cannot be served and for a port that is taken.
     """
     for offset, manifest in enumerate(manifests.services):
@@ -74,15 +81,22 @@ async def local_plane(
         await asyncio.to_thread(resolve_service, manifest, manifests.profiles)
         for manifest in manifests.services
     ]
+    gpus = gpus or HostGpus()
+    counts = {service.id: gpus.counts(service) for service in services}
+    pools = Pools({gpu: count for found in counts.values() for gpu, count in found.items()})
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         processes = await stack.enter_async_context(Processes(log_dir))
-        runtime = await stack.enter_async_context(LocalRuntime(processes, http, monotonic_s))
-        plane = LocalPlane(runtime, http)
+        runtime = await stack.enter_async_context(LocalRuntime(processes, http, monotonic_s, gpus))
+        plane = LocalPlane(runtime, http, gpus)
         for offset, service in enumerate(services):
             await runtime.open_router(service, router_port + offset)
             publish = plane.metrics.watching(service, monotonic_s)
-            plane.loops.append(ServiceLoop(service, runtime, http, monotonic_s, publish))
+            loop = ServiceLoop(service, runtime, http, monotonic_s, publish)
+            loop.gpus = gpus.of
+            if counts[service.id]:
+                loop.pools = pools
+            plane.loops.append(loop)
         yield plane
 
 

@@ -23,6 +23,7 @@ from controller.engine_command import (
 )
 from controller.observation import Phase, Replica, ReplicaId
 from controller.runtimes.changes import Changes
+from controller.runtimes.host_gpus import HostGpus
 from controller.runtimes.processes import Process, Processes, free_port
 from controller.runtimes.router import ROUTER_READY_S, LocalRouter, router_command
 from controller.service import Service, ServiceId
@@ -52,8 +53,14 @@ class LocalRuntime:
     """Replicas as processes; an async context that leaves none behind."""
 
     def __init__(
-        self, processes: Processes, http: aiohttp.ClientSession, now_s: Callable[[], float]
+        self,
+        processes: Processes,
+        http: aiohttp.ClientSession,
+        now_s: Callable[[], float],
+        gpus: HostGpus | None = None,
     ) -> None:
+        """`gpus`: given to replicas; without, engines find their own."""
+        self._gpus = gpus or HostGpus()
         self._processes = processes
         self._http = http
         self._now_s = now_s
@@ -88,14 +95,29 @@ class LocalRuntime:
         for _ in range(count):
             port = free_port(HOST)
             name = ReplicaId(f"{service.name}-{secrets.token_hex(3)}")
-            command = (*engine_command(service, HOST, port), *middleware_args(service))
-            process = await self._processes.spawn(name, command, engine_environment(service))
+            process = await self._launch(service, name, port)
             url = f"http://{HOST}:{port}"
             replica = Replica(name, Phase.STARTING, self._now_s(), url=url, gpu=service.gpu)
             running = _Running(replica, process)
             self._replicas.setdefault(service.id, {})[name] = running
             running.task = self._spawn(self._follow(service.id, running))
             self._changes.note(service.id)
+
+    async def _launch(self, service: Service, name: ReplicaId, port: int) -> Process:
+        """Start an engine on GPUs of its own, which it holds until its process is gone."""
+        command = (*engine_command(service, HOST, port), *middleware_args(service))
+        env = engine_environment(service) | self._gpus.take(service, name)
+        try:
+            process = await self._processes.spawn(name, command, env)
+        except WhaleFluxError:
+            self._gpus.free(name)
+            raise
+        self._spawn(self._free_at_end(name, process))
+        return process
+
+    async def _free_at_end(self, name: ReplicaId, process: Process) -> None:
+        await process.exited()
+        self._gpus.free(name)
 
     async def admit(self, service: Service, replica: ReplicaId) -> None:
         """Add the replica to the router."""

@@ -7,6 +7,7 @@ needs a driver. What a card does not say is None.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -75,6 +76,17 @@ def _reading(index: str, values: dict[str, float]) -> GpuReading:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One GPU of this host."""
+
+    index: int
+    """NVML's number of it, which is CUDA's in the order of PCI buses."""
+    uuid: str
+    product: str
+    """Its name as a node's label `nvidia.com/gpu.product` has it."""
+
+
 class Nvml:
     """The GPUs of this host through `pynvml`, or a module like it."""
 
@@ -85,6 +97,10 @@ class Nvml:
         count = library.nvmlDeviceGetCount()
         self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
         self._names = [_text(library.nvmlDeviceGetUUID(h)) for h in self._handles]
+        self.cards = tuple(
+            Card(i, uuid, "-".join(_text(library.nvmlDeviceGetName(h)).split()))
+            for i, (h, uuid) in enumerate(zip(self._handles, self._names, strict=True))
+        )
         self._xids: dict[str, int] = {}
         self._events = self._ask(self._listen)
 

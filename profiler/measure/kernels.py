@@ -18,7 +18,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,6 +174,8 @@ class Layers:
         self.shared_width = max(a.experts.shared_intermediate_size // tensor, 0) if a.experts else 0
         self.layers = [self._layer() for _ in range(built)]
         self.norm = torch.ones(a.hidden_size, dtype=self.dtype, device=device)
+        fuse = torch.compile(dynamic=True) if device == "cuda" else lambda function: function
+        self._add_norm, self._rotated, self._activated = map(fuse, _element_wise(torch))
         self.head = self._matrix(self.vocabulary, a.hidden_size)
 
     def _matrix(self, *size: int) -> Any:
@@ -206,7 +208,9 @@ class Layers:
             shape = (work.decodes, self.kv_heads, work.context, size)
             held["decode"] = (self._matrix(*shape), self._matrix(*shape))
         if work.prefill:
-            shape = (1, self.kv_heads, work.cached + work.prefill, size)
+            # behind cached keys attention is masked by a bias, which knows no groups of heads
+            heads = self.heads if work.cached else self.kv_heads
+            shape = (1, heads, work.cached + work.prefill, size)
             held["prefill"] = (self._matrix(*shape), self._matrix(*shape))
         return held
 
@@ -217,36 +221,36 @@ class Layers:
 
     def step(self, work: Work, x: Any, caches: Mapping[str, Any]) -> Any:
         """One step of all layers built, and the output head of its sequences."""
+        added: Any = None
         for layer in self.layers:
             with self._range("element-wise"):
-                normed = self._normed(x)
+                x, normed = self._add_norm(x, added, self.norm)
             with self._range("projections"):
                 qkv = normed @ layer["qkv"].T
             attended = self._attention(work, qkv, caches)
             with self._range("projections"):
                 added = attended @ layer["out"].T
             with self._range("element-wise"):
-                x = x + added
-                normed = self._normed(x)
-            x = x + self._feed_forward(layer, normed)
+                x, normed = self._add_norm(x, added, self.norm)
+            added = self._feed_forward(layer, normed)
         sequences = work.decodes + (1 if work.prefill else 0)
         with self._range("output head"):
-            return self._normed(x[-sequences:]) @ self.head.T
-
-    def _normed(self, x: Any) -> Any:
-        return self.torch.nn.functional.rms_norm(x, (x.shape[-1],), self.norm)
+            _, normed = self._add_norm(x[-sequences:], added[-sequences:], self.norm)
+            return normed @ self.head.T
 
     def _attention(self, work: Work, qkv: Any, caches: Mapping[str, Any]) -> Any:
         """Chunk first, decodes after it, as rows of one step."""
         size = self.a.head_size
         with self._range("element-wise"):
-            q = self._rotated(qkv[:, : self.heads * size].unflatten(1, (self.heads, size)))
+            turned = self.heads + self.kv_heads
+            rows = qkv[:, : turned * size].unflatten(1, (turned, size))
+            q = self._rotated(rows)[:, : self.heads]
         parts = []
         if work.prefill:
             with self._range("prefill attention"):
                 keys, values = caches["prefill"]
-                rows = q[: work.prefill].transpose(0, 1).unsqueeze(0)
-                seen = self._attend(rows, keys, values, causal=True)
+                chunk = q[: work.prefill].transpose(0, 1).unsqueeze(0)
+                seen = self._attend(chunk, keys, values, causal=True)
                 parts.append(seen[0].transpose(0, 1).flatten(1))
         if work.decodes:
             with self._range("decode attention"):
@@ -259,23 +263,15 @@ class Layers:
         """Attention of [batch, heads, rows, size]; a chunk's last row sees the last key."""
         functional = self.torch.nn.functional
         rows, seen = q.shape[2], keys.shape[2]
-        options: dict[str, Any] = {"enable_gqa": self.heads != self.kv_heads}
+        options: dict[str, Any] = {"enable_gqa": q.shape[1] != keys.shape[1]}
         if causal and rows == seen:
             options["is_causal"] = True
         elif causal:
             from torch.nn.attention.bias import causal_lower_right  # noqa: PLC0415
 
             options["attn_mask"] = causal_lower_right(rows, seen)
-            if options.pop("enable_gqa"):  # the bias knows no groups
-                groups = self.heads // self.kv_heads
-                keys = keys.repeat_interleave(groups, 1)
-                values = values.repeat_interleave(groups, 1)
+            options.pop("enable_gqa")
         return functional.scaled_dot_product_attention(q, keys, values, **options)
-
-    def _rotated(self, q: Any) -> Any:
-        """Rotate halves by the angles of a position; which position costs the same."""
-        first, second = q.chunk(2, -1)
-        return self.torch.cat((first * 0.8 - second * 0.6, second * 0.8 + first * 0.6), -1)
 
     def _feed_forward(self, layer: Mapping[str, Any], x: Any) -> Any:
         if self.a.experts is None:
@@ -292,19 +288,51 @@ class Layers:
         return routed if shared is None else routed + shared
 
     def _gated(self, x: Any, up: Any, down: Any) -> Any:
-        gate, value = (x @ up.T).chunk(2, -1)
+        gate_up = x @ up.T
         with self._range("element-wise"):
-            activated = self.torch.nn.functional.silu(gate) * value
+            activated = self._activated(gate_up)
         return activated @ down.T
 
     def _experts(self, layer: Mapping[str, Any], x: Any, weights: Any, chosen: Any) -> Any:
-        """Each expert that a token was sent to, one after the other."""
-        out = self.torch.zeros_like(x)
-        for expert in self.torch.unique(chosen).tolist():
-            rows, place = (chosen == expert).nonzero(as_tuple=True)
-            made = self._gated(x[rows], layer["experts_up"][expert], layer["experts_down"][expert])
-            out.index_add_(0, rows, made * weights[rows, place].unsqueeze(1))
-        return out
+        """Every expert's rows side by side, one grouped product for all experts."""
+        order = chosen.flatten().argsort()
+        rows = order // chosen.shape[1]
+        counts = self.torch.bincount(chosen.flatten(), minlength=len(layer["experts_up"]))
+        ends = counts.cumsum(0)
+        gate_up = self._grouped(x[rows], layer["experts_up"], ends)
+        with self._range("element-wise"):
+            activated = self._activated(gate_up)
+        made = self._grouped(activated, layer["experts_down"], ends)
+        made = made * weights.flatten()[order].unsqueeze(1)
+        return self.torch.zeros_like(x).index_add_(0, rows, made.to(x.dtype))
+
+    def _grouped(self, x: Any, matrices: Any, ends: Any) -> Any:
+        """Multiply each group of rows, which ends at `ends`, by its own matrix."""
+        functional = self.torch.nn.functional
+        if self.device == "cuda" and hasattr(functional, "grouped_mm"):
+            offsets = ends.to(self.torch.int32)
+            return functional.grouped_mm(x, matrices.transpose(1, 2), offs=offsets)
+        parts = self.torch.tensor_split(x, ends[:-1].cpu())
+        return self.torch.cat([part @ m.T for part, m in zip(parts, matrices, strict=True)])
+
+
+def _element_wise(torch: Any) -> tuple[Callable[..., Any], ...]:
+    """What engines fuse into one kernel each: residual and norm, rotation, gated activation."""
+
+    def add_norm(x: Any, added: Any, weight: Any) -> tuple[Any, Any]:
+        x = x if added is None else x + added
+        return x, torch.nn.functional.rms_norm(x, (x.shape[-1],), weight)
+
+    def rotated(q: Any) -> Any:
+        """Rotate halves by the angles of a position; which position costs the same."""
+        first, second = q.chunk(2, -1)
+        return torch.cat((first * 0.8 - second * 0.6, second * 0.8 + first * 0.6), -1)
+
+    def activated(gate_up: Any) -> Any:
+        gate, value = gate_up.chunk(2, -1)
+        return torch.nn.functional.silu(gate) * value
+
+    return add_norm, rotated, activated
 
 
 def time_step(torch: Any, layers: Layers, work: Work, repeats: int) -> tuple[Kernel, ...]:

@@ -1,10 +1,10 @@
 """GPU health from a DCGM exporter's page and from NVML."""
 
 from types import SimpleNamespace
-from typing import Any
 
 from monitor.detectors.reading import GpuReading
-from monitor.sources.gpu import Nvml, read_gpus_of_pods
+from monitor.sources.gpu import Card, Nvml, read_gpus_of_pods
+from tests.monitor.cards import Cards, NVMLError
 
 PAGE = b"""# HELP DCGM_FI_DEV_XID_ERRORS Value of the last XID error encountered.
 # TYPE DCGM_FI_DEV_XID_ERRORS gauge
@@ -38,74 +38,15 @@ def test_a_page_without_gpus_has_none() -> None:
     assert read_gpus_of_pods(b"vllm:num_requests_running 1\n") == {}
 
 
-class NVMLError(Exception):
-    """As the library's."""
-
-
-class Cards:
-    """Stands in for `pynvml`: two cards, of which the second tells little."""
-
-    NVMLError = NVMLError
-    NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC, NVML_TEMPERATURE_GPU = 1, 0, 0
-    NVML_NVLINK_ERROR_DL_REPLAY, NVML_NVLINK_ERROR_DL_RECOVERY = 0, 1
-    NVML_NVLINK_ERROR_DL_CRC_FLIT, NVML_NVLINK_ERROR_DL_CRC_DATA = 2, 3
-    NVML_NVLINK_MAX_LINKS = 2
-    nvmlEventTypeXidCriticalError = 8  # noqa: N815 - as the library's
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-
-    def nvmlInit(self) -> None: ...
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, i: int) -> int:
-        return i
-
-    def nvmlDeviceGetUUID(self, i: int) -> str:
-        return f"GPU-{i}"
-
-    def nvmlEventSetCreate(self) -> object:
-        return object()
-
-    def nvmlDeviceRegisterEvents(self, *_: object) -> None: ...
-
-    def nvmlEventSetWait_v2(self, _: object, timeout_ms: int) -> Any:
-        assert timeout_ms == 0
-        if not self.events:
-            raise NVMLError("Timeout")
-        return self.events.pop(0)
-
-    def nvmlDeviceGetTotalEccErrors(self, i: int, *_: object) -> int:
-        return self.only_first(i, 1)
-
-    def nvmlDeviceGetRemappedRows(self, i: int) -> tuple[int, int, int, int]:
-        self.only_first(i, 0)
-        return 3, 1, 1, 0
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, i: int) -> int:
-        return self.only_first(i, 0x20 | 0x4)
-
-    def nvmlDeviceGetNvLinkErrorCounter(self, i: int, link: int, kind: int) -> int:
-        return self.only_first(i, 10 * link + kind)
-
-    def nvmlDeviceGetPcieReplayCounter(self, i: int) -> int:
-        return self.only_first(i, 5)
-
-    def nvmlDeviceGetTemperature(self, i: int, _: int) -> int:
-        return 80 + i
-
-    def only_first(self, i: int, value: int) -> int:
-        if i:
-            raise NVMLError("Not Supported")
-        return value
-
-
 def test_nvml_tells_what_each_card_says() -> None:
     first, second = Nvml(Cards()).look()
     assert first == GpuReading("GPU-0", 0, 1, True, False, True, True, 57, 80)
     assert second == GpuReading("GPU-1", xid=0, temperature_c=81)
+
+
+def test_a_card_is_called_as_the_label_of_a_node_calls_it() -> None:
+    second = Card(1, "GPU-1", "NVIDIA-H100-80GB-HBM3")
+    assert Nvml(Cards()).cards == (Card(0, "GPU-0", "NVIDIA-L4"), second)
 
 
 def test_an_xid_is_kept_after_its_event() -> None:
