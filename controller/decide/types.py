@@ -204,7 +204,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.BACKING_OFF: "replicas fail before they are ready: the next start waits",
     Reason.OUT_OF_REACH: "requests miss the latency objective even when replicas are idle: more "
     "would not mend it",
-    Reason.POOL_SHORT: "the pool has no GPUs left for it: none are free, or others need them as much",
+    Reason.POOL_SHORT: "the pool has no GPUs left for it: none is free that others need less",
     Reason.FALLBACK_USED: "what the first GPU type has no room for runs on another",
     Reason.MANUAL: "the number of replicas is left as it is",
     Reason.REPLICA_UNFIT: "a replica that is slow, or whose GPU fails, is replaced",
