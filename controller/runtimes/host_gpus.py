@@ -28,9 +28,14 @@ log = logging.getLogger(__name__)
 class HostGpus:
     """Gives every replica GPUs of its own."""
 
-    def __init__(self, nvml: Nvml | None = None, visible: str | None = None) -> None:
-        """`visible`: the value of `CUDA_VISIBLE_DEVICES` that confines this process, if any."""
+    def __init__(
+        self, nvml: Nvml | None = None, visible: str | None = None, absent: str = ""
+    ) -> None:
+        """`visible`: the value of `CUDA_VISIBLE_DEVICES` that confines this process, if any;
+        `absent`: why there is no NVML.
+        """
         self._nvml = nvml
+        self._absent = absent
         self._cards = () if nvml is None else _visible(nvml.cards, visible)
         self._held: dict[int, ReplicaId] = {}
         self._readings: Mapping[str, GpuReading] = {}
@@ -52,7 +57,10 @@ class HostGpus:
 
         `Refused` when this machine has none of them.
         """
-        if not self._cards or service.engine is not EngineType.VLLM:
+        if service.engine is not EngineType.VLLM:
+            return {}
+        if not self._cards:
+            self._tell_absent(service)
             return {}
         here = Counter(card.product for card in self._cards)
         asked = {kind.gpu: kind.gpu_product for kind in service.kinds}
@@ -64,6 +72,16 @@ class HostGpus:
                 f"it has {has}"
             )
         return found
+
+    def _tell_absent(self, service: Service) -> None:
+        """Say once that engines which need a GPU are left to find it."""
+        if self._absent and service.gpu in GPUS:
+            log.warning(
+                "%s: this machine's GPUs are not known (%s): every replica starts on the first "
+                "one; `pip install 'whaleflux[gpu]'` gives each its own",
+                service.name, self._absent,
+            )  # fmt: skip
+            self._absent = ""
 
     def take(self, service: Service, replica: ReplicaId) -> dict[str, str]:
         """Give a replica its GPUs: the environment that confines its engine to them.
@@ -107,8 +125,7 @@ def find_host_gpus(visible: str | None) -> HostGpus:
     try:
         return HostGpus(Nvml(importlib.import_module("pynvml")), visible)
     except Exception as absent:  # whatever is missing, engines may do without
-        log.info("no GPUs by NVML: %s: %s", type(absent).__name__, absent)
-        return HostGpus()
+        return HostGpus(absent=f"{type(absent).__name__}: {absent}")
 
 
 def _visible(cards: Iterable[Card], visible: str | None) -> tuple[Card, ...]:

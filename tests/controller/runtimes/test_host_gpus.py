@@ -98,9 +98,16 @@ def test_where_nothing_is_known_of_gpus_engines_find_their_own(gpus: HostGpus) -
     assert gpus.of(A) == ()
 
 
-def test_without_the_library_or_a_driver_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_it_is_said_once_to_whom_it_matters(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert find_host_gpus(None).counts(a_vllm()) == {}
+    gpus = find_host_gpus(None)
+    for service in (a_service(), a_vllm("CPU", "CPU"), a_vllm(), a_vllm()):
+        assert gpus.counts(service) == {}
+    (told,) = caplog.messages
+    assert told.startswith("chat: this machine's GPUs are not known (ModuleNotFoundError: ")
+    assert told.endswith("`pip install 'whaleflux[gpu]'` gives each its own")
 
 
 @asynccontextmanager
