@@ -33,7 +33,7 @@ e2e: $(STAMP)
 
 test-vllm: $(STAMP)  ## The same loop with a real vLLM on this machine's CPU.
 	$(BIN)/python -m e2e.real_engine.install
-	$(BIN)/python -m pytest e2e/real_engine -q -m vllm
+	$(BIN)/python -m pytest tests e2e/real_engine -q -m vllm
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
