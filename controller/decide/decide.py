@@ -36,8 +36,10 @@ from controller.observation import Observation, Phase
 LEARNS_AFTER_S = 120.0
 """Before, only short requests have ended, and lengths and misses tell of them alone."""
 _CAUSE_S, _CAUSE_SCRAPES = 30.0, 2.0
-"""Window of the load that requests ended under; the highest of the last two windows counts, as
-a queue outlasts its cause."""
+"""Window of the load that requests ended under."""
+_QUEUE_S = 900.0
+"""The highest of the last two windows counts, and of those since a queue began, so long at most:
+it outlasts its cause, and those that waited in it end when more replicas serve."""
 
 
 def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, State]:
@@ -111,7 +113,11 @@ def _protected(
 def _remembered(seen: Observation, state: State, now_s: float) -> State:
     """Take in what arrived, and learn from what ended."""
     demand = seen.demand
-    state = replace(state, busy_s=remember_busy(seen, state.busy_s, now_s))
+    state = replace(
+        state,
+        busy_s=remember_busy(seen, state.busy_s, now_s),
+        queued_s=_queued_since(seen, state.queued_s, now_s),
+    )
     if demand.arrival_rps is not None:
         load, serving = demand.arrival_rps / seen.capacity_rps, seen.worth(Phase.SERVING)
         state = replace(
@@ -125,19 +131,34 @@ def _remembered(seen: Observation, state: State, now_s: float) -> State:
     return _learnt(seen, state, now_s)
 
 
+def _queued_since(seen: Observation, before_s: float | None, now_s: float) -> float | None:
+    """Since when more wait than in any busy engine."""
+    if seen.demand.waiting is None:
+        return before_s
+    if backlog(seen.demand, max(seen.count(Phase.SERVING), 1)) <= 0:
+        return None
+    return now_s if before_s is None else min(before_s, now_s)
+
+
 def _learnt(seen: Observation, state: State, now_s: float) -> State:
     """Hold what ended against the load it ended under."""
-    history, demand = state.history, seen.demand
-    window_s = max(_CAUSE_S, _CAUSE_SCRAPES * history.cadence_s)
-    ends = (now_s, now_s - window_s / 2, now_s - window_s)
-    loads = [history.each(end_s - window_s, end_s) for end_s in ends]
-    known = [load for load in loads if load is not None]
-    if not known:
+    demand, load = seen.demand, _cause(state, now_s)
+    if load is None:
         return state
     octave = math.floor(math.log2(1.0 / seen.capacity_rps))
-    judged = Judged(max(known), octave, demand.ended, demand.missed)
+    judged = Judged(load, octave, demand.ended, demand.missed)
     allowed = 1.0 - seen.service.slo.percentile
     return replace(state, carried=learn(state.carried, judged, allowed, now_s))
+
+
+def _cause(state: State, now_s: float) -> float | None:
+    """Highest load of a replica in any window since what ends now may have come."""
+    window_s = max(_CAUSE_S, _CAUSE_SCRAPES * state.history.cadence_s)
+    stood_s = 0.0 if state.queued_s is None else min(now_s - state.queued_s, _QUEUE_S)
+    half_s = window_s / 2
+    ends = (now_s - half_s * step for step in range(3 + math.ceil(stood_s / half_s)))
+    loads = (state.history.each(end_s - window_s, end_s) for end_s in ends)
+    return max((load for load in loads if load is not None), default=None)
 
 
 def _numbers(seen: Observation, state: State, expected: Forecast | None) -> Numbers:

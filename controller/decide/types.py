@@ -162,6 +162,8 @@ class State:
     """Within the scale-in window."""
     busy_s: float | None = None
     """When a request was last known to be under way; None: not yet."""
+    queued_s: float | None = None
+    """Since when more wait than in any busy engine; None: no more do."""
     failed_starts: int = 0
     """Replicas in a row that failed before they were ready."""
     fallen: frozenset[ReplicaId] = frozenset()

@@ -235,6 +235,29 @@ class TestMissedSlo:
             made = self.driven(ending(self.seen, ended, missed), 60)
             assert {decision.numbers.carried_ratio for decision in made} == {1.0}
 
+    @pytest.mark.parametrize(("waiting", "blamed"), [(60.0, False), (0.0, True)])
+    def test_who_waited_in_a_queue_misses_for_the_load_that_caused_it(
+        self, waiting: float, blamed: bool
+    ) -> None:
+        """Three more replicas came; the queue of before is worked off under a load they carry."""
+        seen = ending(an_observation("SSSSb", demand=a_demand(9.0, waiting)), 9.0, 5.0)
+        state = a_state(4, history=history(*[9.0 / 4.0] * 200, until_s=-1.0, serving=1))
+        for second in range(240):
+            decision, state = decide(seen, state, float(second))
+        assert decision.numbers.carried_ratio is not None
+        assert (decision.numbers.carried_ratio < 0.8) is blamed
+
+    def test_a_queue_that_is_gone_excuses_nothing(self) -> None:
+        seen = ending(an_observation("SSSSb", demand=a_demand(9.0, 60.0)), 9.0, 5.0)
+        state = a_state(4, history=history(*[9.0 / 4.0] * 200, until_s=-1.0, serving=1))
+        _, queued = decide(seen, state, 0.0)
+        assert queued.queued_s == 0.0
+        assert decide(seen, queued, 5.0)[1].queued_s == 0.0
+        unknown = replace(seen, demand=BLIND)
+        assert decide(unknown, queued, 5.0)[1].queued_s == 0.0
+        gone = ending(an_observation("SSSSb", demand=a_demand(9.0, 0.0)), 9.0, 5.0)
+        assert decide(gone, queued, 5.0)[1].queued_s is None
+
     def test_an_unreachable_objective_pins_nothing_and_is_told(self) -> None:
         """dynamo PR 11624: an unreachable TTFT pinned the floor."""
         idle = an_observation("SSSSSb", demand=a_demand(3.0))
