@@ -6,7 +6,7 @@ What `whaleflux up` runs; also embedded by the tour, the benchmarks and the test
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,15 +51,20 @@ class LocalPlane:
 
     async def run(self) -> None:
         """Run every loop until cancelled; one that fails does not stop the others."""
-        await asyncio.gather(self.gpus.run(), *(self._run(loop) for loop in self.loops))
+        services = (
+            _kept_up(f"service {loop.service.id}: its loop", loop.run) for loop in self.loops
+        )
+        await asyncio.gather(_kept_up("reading the GPUs' health", self.gpus.run), *services)
 
-    async def _run(self, loop: ServiceLoop) -> None:
-        while True:
-            try:
-                await loop.run()
-            except Exception:
-                log.exception("service %s: its loop failed; starting it again", loop.service.id)
-                await asyncio.sleep(1.0)
+
+async def _kept_up(what: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run to the end; begin again where a bug broke it off."""
+    while True:
+        try:
+            return await run()
+        except Exception:
+            log.exception("%s failed; starting it again", what)
+            await asyncio.sleep(1.0)
 
 
 @asynccontextmanager
@@ -68,11 +73,13 @@ async def local_plane(
     router_port: int,
     log_dir: Path,
     gpus: HostGpus | None = None,
+    pools: Pools | None = None,
 ) -> AsyncIterator[LocalPlane]:
     """Resolve the services and start their routers; ends every process on the way out.
 
     The first service's router listens on `router_port`, the others on the ports after it. Engines
-    that need GPUs share `gpus`; without, they find their own.
+    that need GPUs share `gpus`; without, they find their own. They are also
+    the pools, where none are given.
     Raises `Refused` for what cannot be served and for a port that is taken.
     """
     for offset, manifest in enumerate(manifests.services):
@@ -83,7 +90,7 @@ async def local_plane(
     ]
     gpus = gpus or HostGpus()
     counts = {service.id: gpus.counts(service) for service in services}
-    pools = Pools({gpu: count for found in counts.values() for gpu, count in found.items()})
+    host = Pools({gpu: count for found in counts.values() for gpu, count in found.items()})
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         processes = await stack.enter_async_context(Processes(log_dir))
@@ -94,8 +101,8 @@ async def local_plane(
             publish = plane.metrics.watching(service, monotonic_s)
             loop = ServiceLoop(service, runtime, http, monotonic_s, publish)
             loop.gpus = gpus.of
-            if counts[service.id]:
-                loop.pools = pools
+            if pools is not None or counts[service.id]:
+                loop.pools = pools or host
             plane.loops.append(loop)
         yield plane
 

@@ -47,13 +47,12 @@ async def _serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with out.status("choosing configurations"):
         async with (
-            local_plane(manifests, router_port, log_dir, gpus) as plane,
+            local_plane(manifests, router_port, log_dir, gpus, pools) as plane,
             serve_console(plane.views, console_port, metrics=plane.metrics) as console_url,
             running(plane),
         ):
             out.print(f"console   {console_url}")
             for loop in plane.loops:
-                loop.pools = pools or loop.pools
                 url = plane.runtime.endpoint(loop.service.id)
                 out.print(f"{loop.service.name:<9} {url}/v1  ({loop.service.served_name})")
             out.print(f"logs      {log_dir}")

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 from monitor.detectors.pulse import known
@@ -96,18 +97,18 @@ class Nvml:
         library.nvmlInit()
         count = library.nvmlDeviceGetCount()
         self._handles = [library.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
-        self._names = [_text(library.nvmlDeviceGetUUID(h)) for h in self._handles]
-        self.cards = tuple(
-            Card(i, uuid, "-".join(_text(library.nvmlDeviceGetName(h)).split()))
-            for i, (h, uuid) in enumerate(zip(self._handles, self._names, strict=True))
-        )
+        self.cards = tuple(starmap(self._card, enumerate(self._handles)))
         self._xids: dict[str, int] = {}
         self._events = self._ask(self._listen)
 
     def look(self) -> tuple[GpuReading, ...]:
         """Read every GPU."""
         self._hear()
-        return tuple(map(self._read, self._handles, self._names))
+        return tuple(map(self._read, self._handles, (card.uuid for card in self.cards)))
+
+    def _card(self, index: int, handle: Any) -> Card:
+        name = _text(self._lib.nvmlDeviceGetName(handle))
+        return Card(index, _text(self._lib.nvmlDeviceGetUUID(handle)), "-".join(name.split()))
 
     def _listen(self) -> Any:
         """XIDs are events: hear of those to come."""

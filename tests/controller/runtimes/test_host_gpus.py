@@ -140,6 +140,30 @@ async def serving_on(plane: LocalPlane, folder: Path, expected: list[str]) -> No
             await plane.runtime.changed(plane.loops[0].service.id)
 
 
+class Faltering(Cards):
+    """A library with a bug, for a while."""
+
+    faltering = True
+
+    def nvmlDeviceGetTemperature(self, i: int, _: int) -> int:
+        if self.faltering:
+            raise ValueError(i)
+        return 50
+
+
+async def test_a_reader_of_gpus_that_breaks_off_stops_no_service_and_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(host_gpus, "PERIOD_S", 0.1)
+    cards = Faltering("NVIDIA L4", "NVIDIA L4")
+    async with a_plane(tmp_path, cards, min=1, max=1) as plane:
+        await serving_on(plane, tmp_path, ["0"])
+        cards.faltering = False
+        cards.events = [SimpleNamespace(eventType=8, device=0, eventData=79)]
+        await serving_on(plane, tmp_path, ["1"])
+    assert "reading the GPUs' health failed; starting it again" in caplog.messages
+
+
 async def test_a_replica_is_moved_off_a_gpu_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
