@@ -4,11 +4,18 @@ import json
 import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -79,6 +86,15 @@ class ServiceSpec(Document):
     """When it is created."""
     vanishes_ms: Milliseconds | None = None
     """When it is deleted; none: never."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.vanishes_ms is not None and self.vanishes_ms < self.appears_ms:
+            raise ValueError(
+                f"{self.name}: vanishesMs {self.vanishes_ms} comes before appearsMs "
+                f"{self.appears_ms}: exchange them"
+            )
+        return self
 
 
 class AsleepSpec(Document):

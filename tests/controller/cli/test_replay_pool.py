@@ -69,6 +69,10 @@ def test_the_table_names_the_services(tmp_path: Path) -> None:
         ({"services": [a_service("chat", trace="none.csv")]}, "chat: .*none.csv"),
         ({"services": [a_service("chat", min=3, max=2)]}, "chat: replicas from 3 to 2"),
         ({"services": [a_service("chat", model="nobody/knows")]}, "chat: .*nobody/knows"),
+        (
+            {"services": [a_service("chat", appearsMs=9, vanishesMs=3)]},
+            r"services\.0.*chat: vanishesMs 3 comes before appearsMs 9",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_field(
