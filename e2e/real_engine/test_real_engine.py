@@ -22,7 +22,7 @@ import pytest_asyncio
 from controller.decide import Admit, Drain, Reason, Start
 from controller.decide.stabilise import scale_in_window_s
 from controller.engine_command import SHUTDOWN_TIMEOUT_S
-from controller.observation import Phase
+from controller.observation import Phase, ReplicaId
 from controller.plane import LocalPlane, local_plane, running
 from controller.runtimes.processes import free_port
 from e2e.real_engine.families import Member, family_listening_on, survivors
@@ -246,19 +246,25 @@ async def test_load_above_one_replica_starts_a_second(plane: LocalPlane) -> None
 async def test_falling_load_drains_the_surplus_replica_and_loses_nothing(
     plane: LocalPlane,
 ) -> None:
-    _, surplus = await two_serving(plane, seed=5)
-    family = family_of(surplus)
+    await two_serving(plane, seed=5)
+    families: dict[ReplicaId, frozenset[Member]] = {}
+
+    def draining() -> list[Replica]:
+        new = [r for r in replicas(plane, Phase.SERVING) if r.id not in families]
+        families.update((r.id, family_of(r)) for r in new)
+        return replicas(plane, Phase.DRAINING)
+
+    def told() -> list[str]:
+        return [d.decision.message for d in only_loop(plane).decisions]
+
     scale_in_s = scale_in_window_s(longest_start_s(plane), 5.0) + SCALE_IN_MARGIN_S
     async with in_flight(target(plane, 6), 3, 64, 240) as outcomes:
-        draining = await eventually(
-            lambda: replicas(plane, Phase.DRAINING),
-            scale_in_s,
-            "the surplus replica drains",
-            lambda: [d.decision.message for d in only_loop(plane).decisions],
-        )
-        assert [r.id for r in draining] == [surplus.id]
+        [surplus] = await eventually(draining, scale_in_s, "the surplus replica drains", told)
+        kept = replicas(plane, Phase.SERVING)
+        assert all(r.created_s < surplus.created_s for r in kept), told()  # the youngest goes
         assert Drain(surplus.id) in actions(plane)
         assert running_on(plane, surplus)[0] >= 1
+        family = families[surplus.id]
         await eventually(lambda: not survivors(family), DRAINED_S, "it ends by SIGTERM, in time")
         await eventually(lambda: surplus.id not in ids(plane), 5, "the runtime forgets it")
     assert len(outcomes) > 6
