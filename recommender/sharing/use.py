@@ -1,15 +1,17 @@
 """What a replica takes of a GPU, and what its neighbour's steps cost without that.
 
-The model: processes share a GPU spatially (MPS) and both resources are work-conserving. A
-neighbour that takes a share u of the bandwidth for its own work leaves 1 − u, so what is
-bound by bandwidth takes 1/(1 − u) as long; the same for compute. That is the mean of
-processor sharing, whatever the neighbour's steps look like: in a time T in which it completes
-work u·T, the other gets T − u·T. Launching, scheduling and messages are not shared.
+The model: processes share a GPU spatially (MPS) and each resource is work-conserving. A neighbour
+that takes a share u of one for its own work leaves 1 − u, so what is bound by it takes 1/(1 − u) as
+long. That is the mean of processor sharing, whatever the neighbour's steps look like: in a time T
+in which it completes work u·T, the other gets T − u·T. The two resources are not apart: a prefill's
+matrices fill every multiprocessor, so what is bound by bandwidth hardly runs beside them
+(`COMPUTE_KEEPS_OUT`), while a prefill loses less to a neighbour's reads (`BANDWIDTH_KEEPS_OUT`).
+Launching, scheduling and messages are not shared.
 
 Ignored: L2 (a neighbour evicts what would have been read twice), how multiprocessors are
-partitioned, clocks under a common power limit, weights read below a compute-bound step, and
-how work bunches inside a second: a single prefill may meet a neighbour's prefill and take
-twice as long. `HEADROOM_RATIO` is kept for these. Without MPS processes take turns, a busy
+partitioned, clocks under a common power limit, that short chunks read weights for a good part of
+their time, and how work bunches inside a second: a single prefill may meet a neighbour's prefill
+and take twice as long. `HEADROOM_RATIO` is kept for these. Without MPS processes take turns, a busy
 neighbour then blocks both resources, and nothing here holds.
 """
 
@@ -36,6 +38,11 @@ HEADROOM_RATIO = 0.1
 """Share of each bound of an objective kept free for what the model ignores. Published pairs
 under MPS: Qwen3-4B-FP8 on an A100, decode 19.5 % slower, first token 1.4 %
 (gopebble.com, "MPS vs dedicated GPU allocation"); the twin's own error is about 10 %."""
+COMPUTE_KEEPS_OUT, BANDWIDTH_KEEPS_OUT = 0.885, 0.5
+"""Share of its speed that work bound by bandwidth loses while a neighbour's prefill runs, and a
+prefill to each share of the bandwidth that a neighbour's decodes take. Measured on an H100 under
+MPS with bf16 matrices (`benchmarks.interference`): beside prefills without a pause a decode's step
+takes 8.7 × as long, and these then 1.06 ×."""
 _MOST = 0.95
 """A neighbour never takes more than this, so that steps stay finite."""
 _HORIZON_S = 120.0
@@ -91,13 +98,20 @@ def stretched(cost: StepCost, bandwidth_factor: float, compute_factor: float) ->
     )
 
 
+def factors(neighbour: Use) -> tuple[float, float]:
+    """How much longer work takes beside a neighbour: bound by bandwidth, bound by compute."""
+    compute, bandwidth = neighbour.compute_ratio, neighbour.bandwidth_ratio
+    taken = (
+        bandwidth + COMPUTE_KEEPS_OUT * compute,
+        compute + BANDWIDTH_KEEPS_OUT * bandwidth,
+    )
+    to_bandwidth, to_compute = (1.0 / (1.0 - min(ratio, _MOST)) for ratio in taken)
+    return to_bandwidth, to_compute
+
+
 def slowed(cost: StepCost, neighbour: Use) -> StepCost:
     """Step cost with the neighbour's share taken away."""
-    return stretched(
-        cost,
-        1.0 / (1.0 - min(neighbour.bandwidth_ratio, _MOST)),
-        1.0 / (1.0 - min(neighbour.compute_ratio, _MOST)),
-    )
+    return stretched(cost, *factors(neighbour))
 
 
 def least_use(tenant: Tenant) -> Use:

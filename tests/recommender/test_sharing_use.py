@@ -20,6 +20,7 @@ from recommender.sharing import HEADROOM_RATIO, Tenant, Use, slowed
 from recommender.sharing.use import (
     NO_USE,
     _spent_s,
+    factors,
     least_use,
     run_beside,
     together,
@@ -187,3 +188,27 @@ def test_headroom_tightens_every_bound() -> None:
     assert tight.ttft_s == pytest.approx(0.5 * (1 - HEADROOM_RATIO))
     assert tight.e2e_s is None
     assert tight.percentile == 0.9
+
+
+@pytest.mark.parametrize(
+    ("bound_by", "neighbour", "measured"),
+    [
+        ("bandwidth", Use(bandwidth_ratio=0.252), 1.283),
+        ("bandwidth", Use(compute_ratio=0.221), 1.218),  # by prompts of 2,048 tokens
+        ("bandwidth", Use(compute_ratio=0.489), 1.713),
+        ("bandwidth", Use(compute_ratio=0.259), 1.242),  # by chunks of 512 tokens
+        ("bandwidth", Use(compute_ratio=0.545), 1.835),
+        ("compute", Use(compute_ratio=0.274), 1.394),
+        ("compute", Use(compute_ratio=0.417), 1.763),
+        ("compute", Use(compute_ratio=0.252), 1.377),
+        ("compute", Use(compute_ratio=0.476), 2.087),
+        ("compute", Use(bandwidth_ratio=0.115), 1.061),  # all that prefills left of it
+    ],
+)
+def test_slowdowns_measured_on_an_h100_are_predicted_within_the_headroom(
+    bound_by: str, neighbour: Use, measured: float
+) -> None:
+    """`benchmarks.interference`; the shares are of work that the neighbour got done."""
+    to_bandwidth, to_compute = factors(neighbour)
+    predicted = to_bandwidth if bound_by == "bandwidth" else to_compute
+    assert predicted == pytest.approx(measured, rel=HEADROOM_RATIO)
