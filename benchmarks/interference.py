@@ -18,11 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -102,7 +101,7 @@ def work(kind: str) -> None:
 
 
 def _run(
-    step: Any, seconds: float, period_s: float, rng: np.random.Generator
+    step: Callable[[], None], seconds: float, period_s: float, rng: np.random.Generator
 ) -> tuple[float, float]:
     began_s = time.perf_counter()
     due_s, took_s = began_s, []
@@ -137,12 +136,15 @@ def compare(how: str, environment: dict[str, str], seconds: float) -> None:
     with ExitStack() as stack:
         kinds = list(ROWS)
         victims, neighbours = ([Worker(k, environment) for k in kinds] for _ in range(2))
-        for worker in (*victims, *neighbours):
+        workers = (*victims, *neighbours)
+        for worker in workers:
             stack.callback(worker.close)
-        for worker in (*victims, *neighbours):
-            for _ in range(2):  # the first warms up
-                worker.ask(seconds)
-                worker.alone_s, _ = worker.answer()
+            worker.ask(seconds)
+        for worker in workers:
+            worker.answer()  # all have started, and are warm
+        for worker in workers:
+            worker.ask(seconds)
+            worker.alone_s, _ = worker.answer()
             tell(f"{worker.kind} alone, {how}", "step", worker.alone_s * 1e3, "ms", 0, "lower")
         for victim, neighbour, busy in product(victims, neighbours, BUSY_RATIOS):
             neighbour.ask(seconds, neighbour.alone_s / busy)

@@ -78,8 +78,8 @@ async def local_plane(
     """Resolve the services and start their routers; ends every process on the way out.
 
     The first service's router listens on `router_port`, the others on the ports after it. Engines
-    that need GPUs share `gpus`; without, they find their own. They are also
-    the pools, where none are given.
+    that need GPUs share `gpus`; without, they find their own. They are also the pools, where none
+    are given.
     Raises `Refused` for what cannot be served and for a port that is taken.
     """
     for offset, manifest in enumerate(manifests.services):
