@@ -193,16 +193,23 @@ class Election:
 
     async def _release(self) -> None:
         """Let the next one begin at once."""
-        empty = {
+        try:
+            try:
+                await self._write(self._nobody())
+            except Conflict:  # a renewal that was cut off had landed: what it wrote is ours too
+                self._look(await self._read())
+                if not self._taken():
+                    await self._write(self._nobody())
+        except WhaleFluxError as error:
+            log.warning("lease: not given back, it expires: %s", error)
+
+    def _nobody(self) -> dict[str, Any]:
+        return {
             "holderIdentity": "",
             "leaseDurationSeconds": 1,
             "renewTime": self._wall_time(),
             "leaseTransitions": self._seen.spec.lease_transitions,
         }
-        try:
-            await self._write(empty)
-        except WhaleFluxError as error:
-            log.warning("lease: not given back, it expires: %s", error)
 
     def _wall_time(self) -> str:
         at = datetime.fromtimestamp(self._wall_s(), UTC)

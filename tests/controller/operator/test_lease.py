@@ -26,6 +26,8 @@ class Keeper:
     lease: dict[str, Any] | None = None
     version: int = 0
     down: bool = False
+    swallow: bool = False
+    """Writes land, and their answers never come."""
     holders: list[str] = field(default_factory=list)
     reads: int = 0
 
@@ -53,6 +55,8 @@ class Keeper:
             **body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}
         }  # fmt: skip
         self.holders.append(body["spec"]["holderIdentity"])
+        if self.swallow:
+            await asyncio.Event().wait()
         return self._shown()
 
     def _shown(self) -> web.Response:
@@ -118,6 +122,22 @@ async def test_one_leads_and_the_next_one_when_it_has_given_the_lease_back(
         assert not a.leads
         assert list(dict.fromkeys(keeper.holders)) == ["a", "", "b"]
         await end(second)
+
+
+async def test_a_lease_is_given_back_though_the_end_cut_off_a_renewal_that_had_landed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    async with kept(monkeypatch) as (keeper, client):
+        a = candidate(client, "a", clock)
+        first = asyncio.create_task(work(a))
+        await leads(a)
+        keeper.swallow, renewals = True, len(keeper.holders)
+        while len(keeper.holders) == renewals:  # noqa: ASYNC110 - a test polls
+            await asyncio.sleep(0.005)
+        keeper.swallow = False
+        await end(first)
+        assert keeper.holders[-1] == ""
 
 
 async def test_a_leader_that_cannot_renew_stops_before_another_may_begin(
