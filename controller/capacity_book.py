@@ -15,6 +15,11 @@ _PLANNED_REQUESTS = 100.0
 """So many requests of planned lengths are counted in: a handful says little."""
 
 
+ENOUGH_REQUESTS = 600
+"""Lengths are those of the latest requests, so many or those of a minute: a surge of other ones
+would be taken for more work than it is, or for less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """Requests that ended lately, and their mean lengths."""

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
-from controller.capacity_book import CapacityBook, Lengths
+from controller.capacity_book import ENOUGH_REQUESTS, CapacityBook, Lengths
 from controller.detect import SCRAPE_S, Detecting, unfit, wedged
 from controller.observation import (
     Demand,
@@ -36,6 +36,8 @@ from recommender import cv_of_counts
 
 _SUMMED_EVERY_S = 5.0
 """What a window of a minute says changes little from one second to the next."""
+_SHORTER_S = (15.0, 30.0)
+"""Windows of lengths, where so many requests end that a minute is not needed."""
 _START_UPS_KEPT = 5
 _COUNTS_KEPT = 300
 _LEAST_ARRIVALS = 100
@@ -246,10 +248,10 @@ class Observer:
         counts = np.array(self._arrived)
         return cv_of_counts(counts) if counts.sum() >= _LEAST_ARRIVALS else None
 
-    def _windows(self) -> list[tuple[EngineSignals, EngineSignals]]:
+    def _windows(self, window_s: float = math.inf) -> list[tuple[EngineSignals, EngineSignals]]:
         """First and last page of the window, per replica read twice that requests are sent to."""
         used = [w for name, w in self._watched.items() if name not in self._standing_by]
-        ends = [(w.readings[0], w.readings[-1]) for w in used if w.readings]
+        ends = [w.ends(window_s) for w in used if w.readings]
         return [(a.signals, b.signals) for a, b in ends if a.signals and b.signals]
 
     def _attained(self) -> float | None:
@@ -259,8 +261,16 @@ class Observer:
         return None if merged is None else merged.ratio
 
     def _lengths(self) -> Lengths | None:
-        """Mean prompt and answer length of the requests that ended in the window."""
-        windows = self._windows()
+        """Mean lengths over the shortest window in which enough requests ended, else over all."""
+        lengths = self._lengths_of(self._windows())
+        if lengths is None or lengths.requests < ENOUGH_REQUESTS:
+            return lengths
+        shorter = (self._lengths_of(self._windows(each_s)) for each_s in _SHORTER_S)
+        return next((s for s in shorter if s and s.requests >= ENOUGH_REQUESTS), lengths)
+
+    @staticmethod
+    def _lengths_of(windows: list[tuple[EngineSignals, EngineSignals]]) -> Lengths | None:
+        """Mean prompt and answer length of the requests that ended."""
         prompts = summed([(a.prompt_length, b.prompt_length) for a, b in windows])
         answers = summed([(a.generation_length, b.generation_length) for a, b in windows])
         if not prompts[0] or not answers[0]:

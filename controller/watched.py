@@ -54,6 +54,12 @@ class Watched:
             self.arrivals = Arrivals(came.window_s, users / came.window_s)
         return True
 
+    def ends(self, window_s: float) -> tuple[Reading, Reading]:
+        """First and last reading of the latest window; there must be one."""
+        last = self.readings[-1]
+        since_s = float(last.at_s or 0.0) - window_s
+        return next(r for r in self.readings if float(r.at_s or 0.0) >= since_s), last
+
     def own(self, at_s: float) -> float:
         """Requests of our own that a page of that moment shows."""
         sent_s, ended_s = self.probe_s

@@ -2,19 +2,17 @@
 
 Requests that ended are counted by the load of a replica in the minute before, and by how heavy
 they were, together with those that missed the objective. The misses of a higher load are never
-fewer (isotonic regression: Barlow et al., Statistical Inference under Order Restrictions, 1972);
-the highest load at which few enough missed is what a replica carries: to the end of its step, once
-enough requests were seen there. Higher ones are not sought; they come by themselves, as the load
-goes up and down. Until then the twin is believed.
-
-How many may miss there follows the error budget: the service as a whole may miss as many as the
-objective allows. What is not spent lets the fleet run fuller; what is overspent, emptier.
+fewer (isotonic regression: Barlow et al., Statistical Inference under Order Restrictions, 1972).
+Until enough were seen the twin is believed: at no load up to 1 do any miss, beyond it soon all do.
+So it is known what share will miss at any load, and `size` weighs the loads that may come with it.
 """
 
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from controller.decide.history import Floats
 
 STEP = 0.08
 _LOWEST, _HIGHEST = 0.2, 6.0
@@ -26,14 +24,11 @@ FADES_S = 3600.0
 BUDGET_FADES_S = 1800.0
 BUDGET_PRIOR = 1000.0
 """Requests of which half the allowed misses are taken to have happened before any was seen."""
-_CAREFUL, _GENEROUS = 1.0, 4.0
-"""Misses at the highest load over those allowed in all: with the budget spent, and unspent."""
-_UNSPENT = 0.2
-_TRUSTED = 300.0
-"""Requests, none missed, that the twin's word counts as at each load: as many without a miss say,
-95 % sure, that fewer than a hundredth do (the rule of three)."""
-_TELLING = 2.0
-"""Requests at a load, times the misses allowed, that tell of the whole step."""
+_TRUSTED, _DOUBTED = 300.0, 10.0
+"""Requests that the twin's word counts as at each load, up to what it says that a replica carries
+and beyond. As many without a miss say, 95 % sure, that under a hundredth do (rule of three)."""
+_ALL_MISS = 0.5
+"""So far beyond what a replica carries the twin expects all to miss."""
 _BUSY = 0.5
 """Load of a replica below which a miss has other causes than load."""
 _HOPELESS = 0.5
@@ -68,6 +63,8 @@ class Carried:
 
     ratio: float = 1.0
     """Load that a replica carries, in what the twin says: 1 until something else was seen."""
+    missed_ratios: tuple[float, ...] = ()
+    """Share expected to miss, by load; never falls. Empty: what the twin says."""
     out_of_reach: bool = False
     """Requests miss the objective at any load: more replicas would not mend it."""
     tallies: tuple[Tally, ...] = ()
@@ -76,6 +73,11 @@ class Carried:
     """Of all, for the error budget; older ones count less."""
     missed: float = 0.0
     at_s: float | None = None
+
+    def misses(self, loads: Floats) -> Floats:
+        """Share of requests expected to miss at each load of a replica."""
+        known = self.missed_ratios or _TWIN_SAYS
+        return np.interp(np.log(np.maximum(loads, _LOWEST)), _LOG_LOADS, known)
 
     def spent_ratio(self, allowed: float) -> float:
         """Misses over those that the objective allows."""
@@ -95,11 +97,15 @@ def learn(carried: Carried, judged: Judged, allowed: float, now_s: float) -> Car
     )
     tally = _counted(_tally_of(carried, judged.octave), judged, math.exp(-since_s / FADES_S))
     others = [each for each in carried.tallies if each.octave != judged.octave]
-    generous = np.interp(carried.spent_ratio(allowed), [_UNSPENT, 1.0], [_GENEROUS, _CAREFUL])
     hopeless = _is_hopeless(tally)
-    ratio = 1.0 if hopeless else _highest(tally, allowed * float(generous))
-    tallies = (*others[-_MOST_MIXES + 1 :], tally)
-    return replace(carried, ratio=ratio, out_of_reach=hopeless, tallies=tallies)
+    missed_ratios = _TWIN_SAYS if hopeless else _isotonic(tally)
+    return replace(
+        carried,
+        ratio=1.0 if hopeless else _highest(missed_ratios, allowed),
+        missed_ratios=missed_ratios,
+        out_of_reach=hopeless,
+        tallies=(*others[-_MOST_MIXES + 1 :], tally),
+    )
 
 
 def _tally_of(carried: Carried, octave: int) -> Tally:
@@ -111,11 +117,6 @@ def place_of(load_ratio: float) -> int:
     if load_ratio <= _LOWEST:
         return 0
     return min(int(math.log(load_ratio / _LOWEST) / STEP) + 1, PLACES - 1)
-
-
-def _load_at(place: int) -> float:
-    """The lowest load that is counted there."""
-    return _LOWEST * math.exp(STEP * (place - 1)) if place > 0 else 0.0
 
 
 def _counted(tally: Tally, judged: Judged, fades: float) -> Tally:
@@ -134,55 +135,38 @@ def _is_hopeless(tally: Tally) -> bool:
     return requests >= _TRUSTED and missed > _HOPELESS * requests
 
 
-@dataclass(slots=True)
-class _Block:
-    """Neighbouring loads that are taken together."""
-
-    first: int
-    last: int
-    requests: float
-    missed: float
-
-    @property
-    def missed_ratio(self) -> float:
-        return self.missed / self.requests
+def _twin_says(place: int) -> tuple[float, float]:
+    """Requests, and of them misses, that the twin's word counts as there."""
+    beyond = float(np.exp(_LOG_LOADS[place])) - 1.0 - STEP / 2
+    requests = _TRUSTED if place <= place_of(1.0) else _DOUBTED
+    return requests, requests * min(max(beyond / _ALL_MISS, 0.0), 1.0)
 
 
-def _highest(tally: Tally, allowed: float) -> float:
-    """The highest load at or beyond which enough requests were seen, and few enough missed."""
-    good = -1
-    for block in _isotonic(tally):
-        if block.missed_ratio > allowed:
-            break
-        good = block.last
-    told = 0.0
-    for place in range(good, -1, -1):
-        told += _requests_at(tally, place)
-        if told >= _TELLING / allowed:
-            return min(max(_load_at(place + 1), LEAST_RATIO), MOST_RATIO)
-    return LEAST_RATIO
+def _isotonic(tally: Tally) -> tuple[float, ...]:
+    """Share that misses at each load: neighbours are pooled until it never falls as it grows."""
+    blocks: list[tuple[int, float, float]] = []
+    for (requests, missed), seen, lost in zip(_PRIOR, tally.requests, tally.missed, strict=True):
+        places, ended, late = 1, requests + seen, missed + lost
+        while blocks and blocks[-1][2] * ended > late * blocks[-1][1]:
+            below = blocks.pop()
+            places, ended, late = places + below[0], ended + below[1], late + below[2]
+        blocks.append((places, ended, late))
+    return tuple(late / ended for places, ended, late in blocks for _ in range(places))
 
 
-_TRUSTED_UP_TO = place_of(1.0)
+def _highest(missed_ratios: tuple[float, ...], allowed: float) -> float:
+    """The highest load at which few enough miss."""
+    above = next((i for i, each in enumerate(missed_ratios) if each > allowed), PLACES)
+    if above == 0:
+        return LEAST_RATIO
+    if above == PLACES:
+        return MOST_RATIO
+    ends = missed_ratios[above - 1 : above + 1]
+    load = math.exp(float(np.interp(allowed, ends, _LOG_LOADS[above - 1 : above + 1])))
+    return min(max(load, LEAST_RATIO), MOST_RATIO)
 
 
-def _requests_at(tally: Tally, place: int) -> float:
-    """Those seen there, and the twin's word."""
-    return tally.requests[place] + (_TRUSTED if place <= _TRUSTED_UP_TO else 0.0)
-
-
-def _isotonic(tally: Tally) -> list[_Block]:
-    """Pool neighbours until the share of misses never falls as the load grows."""
-    blocks: list[_Block] = []
-    for at, missed in enumerate(tally.missed):
-        requests = _requests_at(tally, at)
-        if requests <= 0:
-            continue
-        blocks.append(_Block(at, at, requests, missed))
-        while len(blocks) > 1 and blocks[-2].missed_ratio > blocks[-1].missed_ratio:
-            above = blocks.pop()
-            below = blocks[-1]
-            below.last = above.last
-            below.requests += above.requests
-            below.missed += above.missed
-    return blocks
+_LOG_LOADS = math.log(_LOWEST) + STEP * (np.arange(PLACES) - 0.5)
+"""[PLACES] logarithm of the middle of each."""
+_PRIOR = tuple(_twin_says(place) for place in range(PLACES))
+_TWIN_SAYS = tuple(missed / requests for requests, missed in _PRIOR)

@@ -40,6 +40,9 @@ _CAUSE_S, _CAUSE_SCRAPES = 30.0, 2.0
 _QUEUE_S = 900.0
 """The highest of the last two windows counts, and of those since a queue began, so long at most:
 it outlasts its cause, and those that waited in it end when more replicas serve."""
+_LINGERS_S = 60.0
+"""So long after no queue is seen any more some still wait: more replicas serve, and their engines
+have room, while those that were there first still work theirs off."""
 
 
 def decide(seen: Observation, state: State, now_s: float) -> tuple[Decision, State]:
@@ -116,7 +119,8 @@ def _remembered(seen: Observation, state: State, now_s: float) -> State:
     state = replace(
         state,
         busy_s=remember_busy(seen, state.busy_s, now_s),
-        queued_s=_queued_since(seen, state.queued_s, now_s),
+        queued_s=_queued_since(seen, state, now_s),
+        queue_seen_s=now_s if _queued(seen) else state.queue_seen_s,
     )
     if demand.arrival_rps is not None:
         load, serving = demand.arrival_rps / seen.capacity_rps, seen.worth(Phase.SERVING)
@@ -131,13 +135,18 @@ def _remembered(seen: Observation, state: State, now_s: float) -> State:
     return _learnt(seen, state, now_s)
 
 
-def _queued_since(seen: Observation, before_s: float | None, now_s: float) -> float | None:
-    """Since when more wait than in any busy engine."""
-    if seen.demand.waiting is None:
-        return before_s
-    if backlog(seen.demand, max(seen.count(Phase.SERVING), 1)) <= 0:
-        return None
-    return now_s if before_s is None else min(before_s, now_s)
+def _queued(seen: Observation) -> bool:
+    """Whether more wait than in any busy engine."""
+    return backlog(seen.demand, max(seen.count(Phase.SERVING), 1)) > 0
+
+
+def _queued_since(seen: Observation, state: State, now_s: float) -> float | None:
+    """Since when there has been a queue; None: there is none."""
+    before_s = state.queued_s
+    if _queued(seen):
+        return now_s if before_s is None else min(before_s, now_s)
+    lingers = 0.0 <= now_s - state.queue_seen_s <= _LINGERS_S
+    return before_s if lingers or seen.demand.waiting is None else None
 
 
 def _learnt(seen: Observation, state: State, now_s: float) -> State:
@@ -212,12 +221,15 @@ def _wanted(
         blind = seen.count(Phase.SERVING) > 0
         return (current, (Reason.NO_DATA if blind else Reason.STARTING_UP,)), state
     queued = backlog(seen.demand, max(seen.count(Phase.SERVING), 1))
+    allowed = 1.0 - seen.service.slo.percentile
     need = Need(
-        forecast=expected.load,
+        loads=expected.loads,
+        sure=expected.sure,
         queue=work_off(queued, seen.capacity_rps, seen.start_up_s),
-        carried=state.carried.ratio,
+        carried=state.carried,
+        allowed=allowed,
         before=before.carried.ratio,
-        room=in_room(state.carried.spent_ratio(1.0 - seen.service.slo.percentile)),
+        room=in_room(state.carried.spent_ratio(allowed)),
     )
     count, reason = size(need, current)
     window_s = scale_in_window_s(seen.start_up_s, state.history.cadence_s)

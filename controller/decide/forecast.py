@@ -2,9 +2,9 @@
 
 A level that keeps coming back to its mean is expected to do so again, as far as the last hour shows
 it (regression of the level one lead time later on the level before); one that wanders is expected
-to stay. Headroom is a quantile of what such forecasts fell short by: the worse they were, the wider
-it becomes. A rise that is under way is carried on, and one that comes at this time of every day is
-expected again.
+to stay. The loads that may come are what such a forecast says and what each of the last hour's fell
+short by: the worse they were, the wider they are. A rise that is under way is carried on, and one
+that comes at this time of every day is expected again.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,14 @@ LEAST_KNOWN_S = 5.0
 """Less of that time known is an accident, not a level."""
 LEAST_SPANS = 3
 """Shorter histories, in spans of level and lead, would take one step of the load for a habit."""
-QUANTILE = 0.80
-"""Of what forecasts fell short by: what is kept as headroom."""
+FELT_S = 30.0
+"""A load that lasts so long is felt: what is shorter waits in the engines' batches."""
+CUT = 0.95
+"""Quantile of the loads that may come beyond which none is prepared for: one surge is no habit."""
+_PICKS = 40
+"""Of those loads, at even quantiles: as good as all, and quicker."""
+TOLD = 0.80
+"""Quantile of them that people are told."""
 STAYS_PRIOR = 4.0
 """Spans of level and lead that "it stays as it is" counts as, against a return to the mean."""
 PRIOR_RISE_RATIO = 0.15
@@ -35,15 +41,17 @@ class Forecast:
 
     level: float
     """What it is now."""
-    rise: float
-    """What it may rise by; below 0 where it is far above the mean it comes back to."""
+    sure: float
+    """What it is taken to become in any case: what it is, and a rise that is under way."""
+    loads: tuple[float, ...]
+    """What it may be, in ascending order, each as likely."""
     error_ratio: float | None = None
     """Mean error of having taken a level for the next lead time's; None without history."""
 
     @property
     def load(self) -> float:
-        """What to be ready for."""
-        return self.level + self.rise
+        """What to be ready for, in one figure."""
+        return max(self.loads[int(TOLD * len(self.loads))], self.sure)
 
 
 def smoothing_s(history: History, lead_s: float) -> float:
@@ -64,20 +72,37 @@ def forecast(
     if level is None or history.known_s(now_s - window_s) < LEAST_KNOWN_S:
         return None
     span_s = max(lead_s, SMOOTHING_S)
-    before = history.mean(now_s - span_s - window_s, now_s - span_s)
-    trend, season = 0.0 if before is None else level - before, (usual_ratio or 0.0) * level
-    if history.spans_s <= LEAST_SPANS * (span_s + window_s):
-        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend, season))
-    earlier, later = _pairs(history, window_s, span_s)
-    if not earlier.size:
-        return Forecast(level, max(PRIOR_RISE_RATIO * level, trend, season))
+    trend, season = _trend(history, window_s, span_s, now_s), (usual_ratio or 0.0) * level
+    pairs = None
+    if history.spans_s > LEAST_SPANS * (span_s + window_s):
+        pairs = _pairs(history, window_s, span_s)
+    if pairs is None:
+        load = level + max(PRIOR_RISE_RATIO * level, trend, season)
+        return Forecast(level, load, (load,))
+    earlier, later, felt = pairs
     stays = _stays(earlier, later, history.spans_s / (span_s + window_s))
-    mean, mean_before = float(later.mean()), float(earlier.mean())
-    short = later - mean - stays * (earlier - mean_before)
-    expected = mean + stays * (level - mean_before) + max(_quantile(short, QUANTILE), 0.0)
-    under_way = [each for each in (stays * trend, season) if each > 0]
-    rise = max(expected - level, *under_way, -level)
-    return Forecast(level, rise, float(np.abs(later - earlier).mean()) / max(mean, 1e-9))
+    loads = np.sort(np.maximum(felt + stays * (level - earlier), 0.0))
+    return Forecast(
+        level=level,
+        sure=level + max(stays * trend, season, 0.0),
+        loads=tuple(loads[(_QUANTILES * loads.size).astype(int)].tolist()),
+        error_ratio=float(np.abs(later - earlier).mean()) / max(float(later.mean()), 1e-9),
+    )
+
+
+def _trend(history: History, window_s: float, span_s: float, now_s: float) -> float:
+    """What the level has risen by in the last span, as far as it still does; 0 where it fell.
+
+    A step that is over half a window ago has been taken, and is not carried on.
+    """
+    level = history.mean(now_s - window_s, now_s)
+    before = history.mean(now_s - span_s - window_s, now_s - span_s)
+    older = history.mean(now_s - window_s, now_s - window_s / 2)
+    newer = history.mean(now_s - window_s / 2, now_s)
+    if level is None or before is None:
+        return 0.0
+    still = 2.0 * (newer - older) if newer is not None and older is not None else level - before
+    return max(min(level - before, still), 0.0)
 
 
 def _stays(earlier: Floats, later: Floats, spans: float) -> float:
@@ -87,23 +112,28 @@ def _stays(earlier: Floats, later: Floats, spans: float) -> float:
     return min(max((spans * slope + STAYS_PRIOR) / (spans + STAYS_PRIOR), 0.0), 1.0)
 
 
-def _quantile(values: Floats, q: float) -> float:
-    """As `np.quantile`, in a tenth of the time: a thousand services ask every second."""
-    ordered, place = np.sort(values), q * (values.size - 1)
-    low = int(place)
-    high = min(low + 1, values.size - 1)
-    return float(ordered[low] + (place - low) * (ordered[high] - ordered[low]))
+def _pairs(
+    history: History, window_s: float, span_s: float
+) -> tuple[Floats, Floats, Floats] | None:
+    """Levels, those of one span later, and the loads felt then; [pairs] each. None without any."""
+    starts_s = history.at_s
+    whole = (starts_s - starts_s[0] >= window_s) & (starts_s <= starts_s[-1] - span_s)
+    starts = np.flatnonzero(whole)
+    if not starts.size:
+        return None
+    later = np.minimum(np.searchsorted(starts_s, starts_s[starts] + span_s), starts_s.size - 1)
+    level, felt = _means(history, window_s), _means(history, FELT_S)
+    return level[starts], level[later], felt[later]
 
 
-def _pairs(history: History, window_s: float, span_s: float) -> tuple[Floats, Floats]:
-    """Levels, and those of one span later; [pairs] each."""
+def _means(history: History, window_s: float) -> Floats:
+    """Mean load over the window before each sample; [samples]."""
     at_s, weight = history.at_s, history.over_s
     total = np.concatenate([[0.0], np.cumsum(history.load * weight)])
     known_s = np.concatenate([[0.0], np.cumsum(weight)])
-    upper = np.arange(1, at_s.size + 1)
     lower = np.searchsorted(at_s, at_s - window_s, side="right")
-    smooth = (total[upper] - total[lower]) / np.maximum(known_s[upper] - known_s[lower], 1e-9)
-    whole = (at_s - at_s[0] >= window_s) & (at_s <= at_s[-1] - span_s)
-    starts = np.flatnonzero(whole)
-    later = np.minimum(np.searchsorted(at_s, at_s[starts] + span_s), at_s.size - 1)
-    return smooth[starts], smooth[later]
+    means: Floats = (total[1:] - total[lower]) / np.maximum(known_s[1:] - known_s[lower], 1e-9)
+    return means
+
+
+_QUANTILES = np.minimum((np.arange(_PICKS) + 0.5) / _PICKS, CUT)

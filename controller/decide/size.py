@@ -1,15 +1,18 @@
-"""Size a service: the serving replicas that carry the forecast within its objective.
+"""Size a service: the fewest replicas with which few enough requests will miss the objective.
 
-Reads the load in replicas' worth (the recommender's capacity of one replica, for requests as
-long as they are now) and what a replica was seen to carry of it. The queue is worked off within
-one start-up time (15 s at least).
+Reads the loads that may come, in replicas' worth (the recommender's capacity of one replica, for
+requests as long as they are now), and what share was seen to miss at the load that each replica
+then has: a newsvendor's choice (Arrow, Harris and Marschak, Optimal Inventory Policy, 1951). The
+queue is worked off within one start-up time (15 s at least).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controller.decide.carried import LEAST_RATIO, Carried
+from controller.decide.history import Floats
 from controller.decide.types import Reason
 from controller.observation import Demand
 
@@ -17,6 +20,9 @@ NORMAL_QUEUE_PER_REPLICA = 1.0
 """Requests that wait for the next step in any busy engine."""
 WORK_OFF_S = 15.0
 """A queue is to be gone within this, or within one start-up time if that is longer."""
+GENEROUS = 2.5
+"""Misses expected over the loads that may come, over those allowed in all: what a peak brought
+stays for a while, so that most of the time there is more than was asked for."""
 IN_ROOM = 0.8
 """Fill of those that remain up to which one fewer is safe, with half the error budget spent."""
 _UNSPENT, _HALF_SPENT = 0.1, 0.5
@@ -26,19 +32,36 @@ _UNSPENT, _HALF_SPENT = 0.1, 0.5
 class Need:
     """What must be carried, in replicas' worth."""
 
-    forecast: float
+    loads: tuple[float, ...]
+    """Any of them may come, in replicas' worth."""
+    sure: float
+    """Load that comes in any case."""
     queue: float
     """What working off the queue adds."""
-    carried: float
-    """Load that one replica carries."""
+    carried: Carried
+    allowed: float
+    """Share of requests that may miss the objective."""
     before: float = 1.0
-    """The same, before the last requests ended."""
+    """Load that one replica carried before the last requests ended."""
     room: float = IN_ROOM
     """Fill up to which one fewer is safe."""
 
     def replicas(self, fill: float = 1.0) -> int:
         """Fewest replicas that carry it all, filled so far."""
-        return replicas_for(self.forecast + self.queue, self.carried * fill)
+        certain = replicas_for((self.sure + self.queue) / fill, self.carried.ratio)
+        return max(certain, self._few_miss((np.array(self.loads) + self.queue) / fill))
+
+    def _few_miss(self, loads: Floats) -> int:
+        """Fewest replicas with which few enough miss over all loads; by bisection."""
+        most = self.allowed * GENEROUS * float(loads.sum())
+        low, high = 0, max(math.ceil(float(loads[-1]) / LEAST_RATIO - 1e-9), 1)
+        while high - low > 1:
+            replicas = (low + high) // 2
+            if float(self.carried.misses(loads / replicas) @ loads) <= most:
+                high = replicas
+            else:
+                low = replicas
+        return high
 
 
 def backlog(demand: Demand, serving: int) -> float:
@@ -82,7 +105,8 @@ def size(need: Need, serving: int) -> tuple[int, Reason]:
 
 
 def _why_more(need: Need, serving: int) -> Reason:
-    if replicas_for(need.forecast + need.queue, need.before) <= serving:
+    most = max(need.sure, need.loads[-1])
+    if replicas_for(most + need.queue, need.before) <= serving:
         return Reason.SLO_MISSED
-    rising = replicas_for(need.forecast, need.carried) > serving
+    rising = replace(need, queue=0.0).replicas() > serving
     return Reason.DEMAND_RISING if rising else Reason.BACKLOG

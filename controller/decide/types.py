@@ -164,6 +164,8 @@ class State:
     """When a request was last known to be under way; None: not yet."""
     queued_s: float | None = None
     """Since when more wait than in any busy engine; None: no more do."""
+    queue_seen_s: float = float("-inf")
+    """When more did for the last time."""
     failed_starts: int = 0
     """Replicas in a row that failed before they were ready."""
     fallen: frozenset[ReplicaId] = frozenset()

@@ -9,7 +9,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 
 from controller.api.llmservice import EngineType
-from controller.capacity_book import CapacityBook, Lengths
+from controller.capacity_book import ENOUGH_REQUESTS, CapacityBook, Lengths
 from controller.configure import Origin
 from controller.decide import Decision, Drain, Remove, Start, State, decide, needed
 from controller.decide.protect import REPLACE_EVERY_S
@@ -327,8 +327,11 @@ def _with_arrivals(demand: Demand, scrape: Scrape, judged: tuple[Judged, ...]) -
 
 
 def _lengths(ended: tuple[Ended, ...]) -> Lengths | None:
-    requests = sum(e.requests for e in ended)
-    if not requests:
-        return None
-    inputs, outputs = (sum(e.input_tokens for e in ended), sum(e.output_tokens for e in ended))
-    return Lengths(float(requests), inputs / requests, outputs / requests)
+    """Mean lengths over the latest scrapes that tell of enough requests, or over all there are."""
+    requests = inputs = outputs = 0
+    for each in reversed(ended):
+        requests += each.requests
+        inputs, outputs = inputs + each.input_tokens, outputs + each.output_tokens
+        if requests >= ENOUGH_REQUESTS:
+            break
+    return Lengths(float(requests), inputs / requests, outputs / requests) if requests else None

@@ -1,5 +1,6 @@
 """What a replica carries, learnt from the requests that ended."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,12 +42,12 @@ def test_the_twin_is_believed_until_requests_say_otherwise() -> None:
 
 
 def test_a_load_that_enough_requests_kept_the_objective_at_is_carried() -> None:
-    carried = after(*[Judged(1.5, 0, 80.0, 0.0)] * 20)
+    carried = after(*[Judged(1.5, 0, 80.0, 0.0)] * 80)
     assert carried.ratio == pytest.approx(1.5, rel=0.1)
 
 
 def test_a_load_at_which_too_many_missed_is_not() -> None:
-    carried = after(*[Judged(1.5, 0, 80.0, 0.0)] * 20, *[Judged(1.9, 0, 80.0, 20.0)] * 3)
+    carried = after(*[Judged(1.5, 0, 80.0, 0.0)] * 80, *[Judged(1.9, 0, 80.0, 20.0)] * 3)
     assert 1.4 < carried.ratio < 1.9
     worse = after(*[Judged(0.9, 0, 80.0, 20.0)] * 20)
     assert worse.ratio < 0.9
@@ -64,12 +65,29 @@ def test_what_heavy_requests_say_is_not_held_against_light_ones() -> None:
     assert learn(carried, heavy[0], ALLOWED, 600.0).ratio < 1.1
 
 
-def test_a_spent_budget_asks_for_more_care_than_an_unspent_one() -> None:
-    some = [Judged(1.3, 0, 100.0, 1.5)] * 30
-    unspent = after(*[Judged(0.5, 1, 1000.0, 0.0)] * 30, *some)
-    spent = after(*[Judged(0.5, 1, 1000.0, 50.0)] * 30, *some)
-    assert unspent.spent_ratio(ALLOWED) < 1.0 < spent.spent_ratio(ALLOWED)
-    assert unspent.ratio > 1.2 > spent.ratio
+def test_misses_spend_the_error_budget_and_time_gives_it_back() -> None:
+    spent = after(*[Judged(0.5, 1, 1000.0, 50.0)] * 30)
+    assert Carried().spent_ratio(ALLOWED) < 1.0 < spent.spent_ratio(ALLOWED)
+    later = learn(spent, Judged(0.5, 1, 1000.0, 0.0), ALLOWED, 4 * 3600.0)
+    assert later.spent_ratio(ALLOWED) < 0.5
+
+
+def test_the_twin_expects_none_to_miss_up_to_what_it_says_and_soon_all_beyond() -> None:
+    assert Carried().misses(np.array([0.0, 0.5, 1.0, 1.7, 9.0])).tolist() == [
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+    ]
+
+
+@given(judgements)
+def test_a_higher_load_is_never_expected_to_miss_less(judged: list[Judged]) -> None:
+    misses = after(*judged).misses(np.geomspace(0.01, 20.0, 100))
+    assert (np.diff(misses) >= 0).all()
+    assert misses[0] >= 0.0
+    assert misses[-1] <= 1.0
 
 
 def test_misses_of_idle_replicas_have_other_causes_than_load() -> None:
