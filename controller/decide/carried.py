@@ -8,6 +8,7 @@ So it is known what share will miss at any load, and `size` weighs the loads tha
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -147,16 +148,19 @@ def _isotonic(tally: Tally) -> tuple[float, ...]:
     blocks: list[tuple[int, float, float]] = []
     for (requests, missed), seen, lost in zip(_PRIOR, tally.requests, tally.missed, strict=True):
         places, ended, late = 1, requests + seen, missed + lost
-        while blocks and blocks[-1][2] * ended > late * blocks[-1][1]:
+        while blocks and blocks[-1][2] * ended >= late * blocks[-1][1]:
             below = blocks.pop()
             places, ended, late = places + below[0], ended + below[1], late + below[2]
         blocks.append((places, ended, late))
-    return tuple(late / ended for places, ended, late in blocks for _ in range(places))
+    shares: list[float] = []
+    for places, ended, late in blocks:
+        shares += [late / ended] * places
+    return tuple(shares)
 
 
 def _highest(missed_ratios: tuple[float, ...], allowed: float) -> float:
     """The highest load at which few enough miss."""
-    above = next((i for i, each in enumerate(missed_ratios) if each > allowed), PLACES)
+    above = bisect_right(missed_ratios, allowed)
     if above == 0:
         return LEAST_RATIO
     if above == PLACES:

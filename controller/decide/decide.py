@@ -231,9 +231,10 @@ def _wanted(
         before=before.carried.ratio,
         room=in_room(state.carried.spent_ratio(allowed)),
     )
-    count, reason = size(need, current)
+    roomy = need.replicas(need.room)
+    count, reason = size(need, current, roomy)
     window_s = scale_in_window_s(seen.start_up_s, state.history.cadence_s)
-    wish = Wish(now_s, need.replicas(need.room))
+    wish = Wish(now_s, roomy)
     wishes = remember_wish(state.wishes, wish, current=current, window_s=window_s)
     reasons = (reason, Reason.OUT_OF_REACH) if state.carried.out_of_reach else (reason,)
     return slow_in((count, reasons), current, wishes), replace(state, wishes=wishes)

@@ -7,11 +7,15 @@ short by: the worse they were, the wider they are. A rise that is under way is c
 that comes at this time of every day is expected again.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.decide.history import Floats, History
+
+Ints = NDArray[np.intp]
 
 SMOOTHING_S = 20.0
 SMOOTHING_SCRAPES = 3.0
@@ -72,7 +76,8 @@ def forecast(
     if level is None or history.known_s(now_s - window_s) < LEAST_KNOWN_S:
         return None
     span_s = max(lead_s, SMOOTHING_S)
-    trend, season = _trend(history, window_s, span_s, now_s), (usual_ratio or 0.0) * level
+    trend = _trend(history, level, window_s, span_s, now_s)
+    season = (usual_ratio or 0.0) * level
     pairs = None
     if history.spans_s > LEAST_SPANS * (span_s + window_s):
         pairs = _pairs(history, window_s, span_s)
@@ -90,18 +95,17 @@ def forecast(
     )
 
 
-def _trend(history: History, window_s: float, span_s: float, now_s: float) -> float:
+def _trend(history: History, level: float, window_s: float, span_s: float, now_s: float) -> float:
     """What the level has risen by in the last span, as far as it still does; 0 where it fell.
 
     A step that is over half a window ago has been taken, and is not carried on.
     """
-    level = history.mean(now_s - window_s, now_s)
     before = history.mean(now_s - span_s - window_s, now_s - span_s)
-    older = history.mean(now_s - window_s, now_s - window_s / 2)
-    newer = history.mean(now_s - window_s / 2, now_s)
-    if level is None or before is None:
+    if before is None or before >= level:
         return 0.0
-    still = 2.0 * (newer - older) if newer is not None and older is not None else level - before
+    newer = history.mean(now_s - window_s / 2, now_s)
+    older = history.mean(now_s - window_s, now_s - window_s / 2)
+    still = math.inf if newer is None or older is None else 2.0 * (newer - older)
     return max(min(level - before, still), 0.0)
 
 
@@ -116,24 +120,22 @@ def _pairs(
     history: History, window_s: float, span_s: float
 ) -> tuple[Floats, Floats, Floats] | None:
     """Levels, those of one span later, and the loads felt then; [pairs] each. None without any."""
-    starts_s = history.at_s
-    whole = (starts_s - starts_s[0] >= window_s) & (starts_s <= starts_s[-1] - span_s)
-    starts = np.flatnonzero(whole)
+    at_s = history.at_s
+    whole = (at_s - at_s[0] >= window_s) & (at_s <= at_s[-1] - span_s)
+    starts = np.flatnonzero(whole)[::2]  # neighbours' windows are nearly the same
     if not starts.size:
         return None
-    later = np.minimum(np.searchsorted(starts_s, starts_s[starts] + span_s), starts_s.size - 1)
-    level, felt = _means(history, window_s), _means(history, FELT_S)
-    return level[starts], level[later], felt[later]
-
-
-def _means(history: History, window_s: float) -> Floats:
-    """Mean load over the window before each sample; [samples]."""
-    at_s, weight = history.at_s, history.over_s
+    later = np.minimum(np.searchsorted(at_s, at_s[starts] + span_s), at_s.size - 1)
+    weight = history.over_s
     total = np.concatenate([[0.0], np.cumsum(history.load * weight)])
     known_s = np.concatenate([[0.0], np.cumsum(weight)])
-    lower = np.searchsorted(at_s, at_s - window_s, side="right")
-    means: Floats = (total[1:] - total[lower]) / np.maximum(known_s[1:] - known_s[lower], 1e-9)
-    return means
+
+    def means(ends: Ints, over_s: float) -> Floats:
+        first = np.searchsorted(at_s, at_s[ends] - over_s, side="right")
+        known = np.maximum(known_s[ends + 1] - known_s[first], 1e-9)
+        return (total[ends + 1] - total[first]) / known  # type: ignore[no-any-return]
+
+    return means(starts, window_s), means(later, window_s), means(later, FELT_S)
 
 
 _QUANTILES = np.minimum((np.arange(_PICKS) + 0.5) / _PICKS, CUT)

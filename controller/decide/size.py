@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from controller.decide.carried import LEAST_RATIO, Carried
+from controller.decide.carried import Carried
 from controller.decide.history import Floats
 from controller.decide.types import Reason
 from controller.observation import Demand
@@ -49,12 +49,12 @@ class Need:
     def replicas(self, fill: float = 1.0) -> int:
         """Fewest replicas that carry it all, filled so far."""
         certain = replicas_for((self.sure + self.queue) / fill, self.carried.ratio)
-        return max(certain, self._few_miss((np.array(self.loads) + self.queue) / fill))
+        return self._few_miss((np.array(self.loads) + self.queue) / fill, certain)
 
-    def _few_miss(self, loads: Floats) -> int:
+    def _few_miss(self, loads: Floats, least: int) -> int:
         """Fewest replicas with which few enough miss over all loads; by bisection."""
         most = self.allowed * GENEROUS * float(loads.sum())
-        low, high = 0, max(math.ceil(float(loads[-1]) / LEAST_RATIO - 1e-9), 1)
+        low, high = least - 1, max(replicas_for(float(loads[-1]), self.carried.ratio), least)
         while high - low > 1:
             replicas = (low + high) // 2
             if float(self.carried.misses(loads / replicas) @ loads) <= most:
@@ -90,18 +90,17 @@ def replicas_for(load: float, carried: float) -> int:
     return max(math.ceil(load / carried - 1e-9), 1)
 
 
-def size(need: Need, serving: int) -> tuple[int, Reason]:
+def size(need: Need, serving: int, roomy: int) -> tuple[int, Reason]:
     """Serving replicas wanted, and why.
 
-    More as soon as forecast and queue exceed what serves; fewer only when those that remain
-    carry the forecast with room to spare, so that the redistributed load cannot bring the
+    More as soon as what may come and the queue exceed what serves; fewer only when those that
+    remain carry it with room to spare (`roomy` do), so that the redistributed load cannot bring the
     removed replica back.
     """
+    if roomy < serving:
+        return roomy, Reason.DEMAND_FALLING
     needed = need.replicas()
-    if needed > serving:
-        return needed, _why_more(need, serving)
-    roomy = need.replicas(need.room)
-    return (roomy, Reason.DEMAND_FALLING) if roomy < serving else (serving, Reason.STEADY)
+    return (needed, _why_more(need, serving)) if needed > serving else (serving, Reason.STEADY)
 
 
 def _why_more(need: Need, serving: int) -> Reason:

@@ -28,6 +28,10 @@ ratios = st.floats(0.6, 3.0)
 counts = st.integers(1, 40)
 
 
+def sized(need: Need, serving: int) -> tuple[int, Reason]:
+    return size(need, serving, need.replicas(need.room))
+
+
 def a_need(load: float, queue: float = 0.0, carried: float = 1.0, **changes: Any) -> Need:
     """One load is certain, and a replica that has more than it carries misses all."""
     places = np.arange(PLACES)
@@ -54,16 +58,16 @@ def a_need(load: float, queue: float = 0.0, carried: float = 1.0, **changes: Any
 def test_worked_examples_in_replicas_worth(
     forecast: float, queue: float, serving: int, wanted: int, reason: Reason
 ) -> None:
-    assert size(a_need(forecast, queue), serving) == (wanted, reason)
+    assert sized(a_need(forecast, queue), serving) == (wanted, reason)
 
 
 def test_what_a_replica_was_seen_to_carry_counts() -> None:
-    assert size(a_need(3.0, carried=1.5), 4) == (3, Reason.DEMAND_FALLING)
-    assert size(a_need(3.0, carried=0.75, before=0.75), 3) == (4, Reason.DEMAND_RISING)
+    assert sized(a_need(3.0, carried=1.5), 4) == (3, Reason.DEMAND_FALLING)
+    assert sized(a_need(3.0, carried=0.75, before=0.75), 3) == (4, Reason.DEMAND_RISING)
 
 
 def test_more_because_less_is_carried_than_was_thought_is_a_missed_objective() -> None:
-    assert size(a_need(3.0, carried=0.75, before=1.0), 3) == (4, Reason.SLO_MISSED)
+    assert sized(a_need(3.0, carried=0.75, before=1.0), 3) == (4, Reason.SLO_MISSED)
 
 
 def test_a_queue_is_worked_off_in_a_start_but_never_faster_than_that() -> None:
@@ -75,8 +79,8 @@ def test_a_queue_is_worked_off_in_a_start_but_never_faster_than_that() -> None:
 def test_more_load_never_wants_fewer_replicas(
     low: float, more: float, queue: float, carried: float, serving: int
 ) -> None:
-    less, _ = size(a_need(low, queue, carried), serving)
-    greater, _ = size(a_need(low + more, queue, carried), serving)
+    less, _ = sized(a_need(low, queue, carried), serving)
+    greater, _ = sized(a_need(low + more, queue, carried), serving)
     assert greater >= less
 
 
@@ -84,7 +88,7 @@ def test_more_load_never_wants_fewer_replicas(
 def test_what_is_wanted_carries_the_forecast(
     forecast: float, queue: float, carried: float, serving: int
 ) -> None:
-    wanted, _ = size(a_need(forecast, queue, carried), serving)
+    wanted, _ = sized(a_need(forecast, queue, carried), serving)
     assert wanted * carried >= forecast * (1 - 1e-6) - 1e-6
 
 
@@ -93,8 +97,8 @@ def test_what_was_given_up_is_not_asked_back_by_the_same_load(
     forecast: float, carried: float, serving: int
 ) -> None:
     need = a_need(forecast, 0.0, carried)
-    wanted, reason = size(need, serving)
-    again, _ = size(need, wanted)
+    wanted, reason = sized(need, serving)
+    again, _ = sized(need, wanted)
     assert again == wanted
     if reason is Reason.DEMAND_FALLING:  # those that remain have room to spare
         assert forecast <= wanted * carried * IN_ROOM * (1 + 1e-6) + 1e-6
@@ -103,18 +107,18 @@ def test_what_was_given_up_is_not_asked_back_by_the_same_load(
 def test_peaks_are_prepared_for_as_far_as_the_objective_asks() -> None:
     """A tenth of the time twice as much comes, which is 18 % of the requests: too much for one."""
     need = Need((1.0,) * 36 + (2.0,) * 4, 1.0, 0.0, Carried(), allowed=0.01)
-    assert size(need, 1) == (2, Reason.DEMAND_RISING)
-    assert size(replace(need, allowed=0.1), 1) == (1, Reason.STEADY)
+    assert sized(need, 1) == (2, Reason.DEMAND_RISING)
+    assert sized(replace(need, allowed=0.1), 1) == (1, Reason.STEADY)
 
 
 def test_a_rise_that_is_under_way_is_prepared_for_whatever_came_before() -> None:
-    assert size(Need((1.0,) * 40, 4.0, 0.0, Carried(), allowed=0.01), 1)[0] == 4
+    assert sized(Need((1.0,) * 40, 4.0, 0.0, Carried(), allowed=0.01), 1)[0] == 4
 
 
 @given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=40), queues)
 def test_no_more_is_wanted_than_the_highest_load_takes(may_come: list[float], queue: float) -> None:
     need = Need(tuple(sorted(may_come)), 0.0, queue, Carried(), allowed=0.01)
-    assert size(need, 1)[0] <= replicas_for(max(may_come) + queue, 1.0)
+    assert sized(need, 1)[0] <= replicas_for(max(may_come) + queue, 1.0)
 
 
 @given(loads, ratios)
@@ -138,4 +142,4 @@ def test_a_request_that_waits_for_the_next_step_is_no_backlog() -> None:
 def test_who_hardly_misses_may_be_filled_further(spent_ratio: float, room: float) -> None:
     assert in_room(spent_ratio) == pytest.approx(room)
     need = a_need(2.85, room=room)
-    assert size(need, 4)[0] == (3 if room > 0.95 else 4)
+    assert sized(need, 4)[0] == (3 if room > 0.95 else 4)
