@@ -322,6 +322,24 @@ def test_lengths_that_the_cache_cannot_hold_leave_the_plan() -> None:
     assert rate_rps(CapacityBook(a_service()), 5e6, 100.0) == 4.0
 
 
+def test_a_surge_of_other_lengths_counts_at_once_and_a_handful_does_not() -> None:
+    def after(came: int) -> float:
+        """Capacity after half a minute of 1,000 long prompts and 10 s of so many short ones."""
+        observer, long = Observer(a_service()), [2000.0] * 1000
+        for at_s, prompts in ((0.0, []), (30.0, long), (40.0, [*long, *[200.0] * came])):
+            page = a_reading(
+                at_s,
+                finished=len(prompts),
+                prompt_length=a_histogram(prompts, bounds=(1e3, 1e5)),
+                generation_length=a_histogram([100.0] * len(prompts), bounds=(1e3, 1e5)),
+            )
+            observer.read({R1: page}, at_s)
+        return observer.observe(SERVING, 40.0).capacity_rps
+
+    assert after(1200) > 1.4 * after(0)
+    assert after(200) < 1.2 * after(0)
+
+
 def test_the_lengths_seen_lately_decide_the_capacity() -> None:
     observer = Observer(a_service())
     observer.read({R1: lengths(0.0, 0, 0, 0)}, 0.0)
