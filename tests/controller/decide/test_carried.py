@@ -85,9 +85,9 @@ def test_the_twin_expects_none_to_miss_up_to_what_it_says_and_soon_all_beyond() 
 @given(judgements)
 def test_a_higher_load_is_never_expected_to_miss_less(judged: list[Judged]) -> None:
     misses = after(*judged).misses(np.geomspace(0.01, 20.0, 100))
-    assert (np.diff(misses) >= 0).all()
+    assert (np.diff(misses) >= -1e-12).all()
     assert misses[0] >= 0.0
-    assert misses[-1] <= 1.0
+    assert misses[-1] <= 1.0 + 1e-12
 
 
 def test_misses_of_idle_replicas_have_other_causes_than_load() -> None:
