@@ -247,6 +247,15 @@ class TestMissedSlo:
         assert decision.numbers.carried_ratio is not None
         assert (decision.numbers.carried_ratio < 0.8) is blamed
 
+    def test_a_few_scrapes_that_came_through_give_nothing_up(self) -> None:
+        """Each tells of ten quiet seconds; of the minutes between them nobody knows."""
+        seen = an_observation("SSSSb", demand=replace(a_demand(1.0), over_s=10.0))
+        quiet = history(*[0.25] * 600, until_s=-600.0, serving=4)
+        window_s, state = scale_in_window_s(seen.start_up_s, 10.0), a_state(4, history=quiet)
+        for share in (0.0, 0.6, 1.1, 1.6):
+            decision, state = decide(seen, state, share * window_s)
+            assert decision.serving == 4
+
     def test_a_queue_that_is_gone_excuses_nothing(self) -> None:
         seen = ending(an_observation("SSSSb", demand=a_demand(9.0, 60.0)), 9.0, 5.0)
         state = a_state(4, history=history(*[9.0 / 4.0] * 200, until_s=-1.0, serving=1))
