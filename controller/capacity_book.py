@@ -13,8 +13,6 @@ from recommender import LengthScale, Station
 _CALMEST = 0.25
 _PLANNED_REQUESTS = 100.0
 """So many requests of planned lengths are counted in: a handful says little."""
-
-
 ENOUGH_REQUESTS = 600
 """Lengths are those of the latest requests, so many or those of a minute: a surge of other ones
 would be taken for more work than it is, or for less."""

@@ -40,8 +40,6 @@ _CAUSE_S, _CAUSE_SCRAPES = 30.0, 2.0
 _QUEUE_S = 900.0
 """The highest of the last two windows counts, and of those since a queue began, so long at most:
 it outlasts its cause, and those that waited in it end when more replicas serve."""
-_TELLS_RATIO = 0.5
-"""Of the scale-in window that must be known, lest a few scrapes that came through scale in."""
 _LINGERS_S = 60.0
 """So long after no queue is seen any more some still wait: more replicas serve, and their engines
 have room, while those that were there first still work theirs off."""
@@ -239,7 +237,5 @@ def _wanted(
     wish = Wish(now_s, roomy)
     wishes = remember_wish(state.wishes, wish, current=current, window_s=window_s)
     reasons = (reason, Reason.OUT_OF_REACH) if state.carried.out_of_reach else (reason,)
-    held, why = slow_in((count, reasons), current, wishes)
-    if held < current and state.history.known_s(now_s - window_s) < _TELLS_RATIO * window_s:
-        held, why = current, (*why, Reason.COOLING_DOWN)
-    return (held, why), replace(state, wishes=wishes)
+    known_ratio = state.history.known_s(now_s - window_s) / window_s
+    return slow_in((count, reasons), current, wishes, known_ratio), replace(state, wishes=wishes)

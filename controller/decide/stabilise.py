@@ -15,6 +15,8 @@ SCALE_IN_LEAST_S = 30.0
 SCALE_IN_SCRAPES = 18.0
 """Scale-in follows the highest wish of a window of so many start-up times: what is quick to
 have again may be given up soon. Never of fewer scrapes than tell a lull from a trend."""
+TELLS_RATIO = 0.5
+"""Of that window that must be known, lest a few scrapes that came through scale in."""
 
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_LONGEST_S = 60.0
@@ -46,10 +48,15 @@ def remember_wish(
     return (*recent, wish)
 
 
-def slow_in(wanted: Wanted, current: int, wishes: tuple[Wish, ...]) -> Wanted:
-    """Do not go below the highest recent wish."""
+def slow_in(wanted: Wanted, current: int, wishes: tuple[Wish, ...], known_ratio: float) -> Wanted:
+    """Do not go below the highest recent wish, nor down at all where few of them could be made.
+
+    `known_ratio`: share of the scale-in window whose load is known.
+    """
     count, reasons = wanted
     highest = max((wish.serving for wish in wishes), default=count)
+    if known_ratio < TELLS_RATIO:
+        highest = max(highest, current)
     if count >= current or highest <= count:
         return wanted
     return min(highest, current), (*reasons, Reason.COOLING_DOWN)

@@ -20,15 +20,22 @@ FALLING = (Reason.DEMAND_FALLING,)
 def test_scale_in_goes_no_lower_than_the_highest_recent_wish() -> None:
     wishes = (Wish(0.0, 4), Wish(1.0, 3), Wish(2.0, 2))
     cooling = (*FALLING, Reason.COOLING_DOWN)
-    assert slow_in((2, FALLING), 5, wishes) == (4, cooling)
-    assert slow_in((2, FALLING), 3, wishes) == (3, cooling)
-    assert slow_in((2, FALLING), 5, wishes[2:]) == (2, FALLING)
+    assert slow_in((2, FALLING), 5, wishes, 1.0) == (4, cooling)
+    assert slow_in((2, FALLING), 3, wishes, 1.0) == (3, cooling)
+    assert slow_in((2, FALLING), 5, wishes[2:], 1.0) == (2, FALLING)
+
+
+def test_what_is_mostly_unknown_scales_nothing_in() -> None:
+    cooling = (*FALLING, Reason.COOLING_DOWN)
+    assert slow_in((2, FALLING), 5, (Wish(0.0, 2),), 0.4) == (5, cooling)
+    assert slow_in((2, FALLING), 5, (Wish(0.0, 2),), 0.6) == (2, FALLING)
+    assert slow_in((6, ()), 5, (Wish(0.0, 6),), 0.0) == (6, ())
 
 
 def test_scale_out_and_holding_are_not_slowed() -> None:
     wishes = (Wish(0.0, 9),)
-    assert slow_in((5, ()), 4, wishes) == (5, ())
-    assert slow_in((4, ()), 4, wishes) == (4, ())
+    assert slow_in((5, ()), 4, wishes, 1.0) == (5, ())
+    assert slow_in((4, ()), 4, wishes, 1.0) == (4, ())
 
 
 def test_wishes_outside_the_window_are_forgotten() -> None:
@@ -55,7 +62,7 @@ def test_an_empty_window_begins_with_what_serves() -> None:
     for former in ((), (Wish(0.0, 1),)):
         kept = remember_wish(former, Wish(1000.0, 1), current=4, window_s=60.0)
         assert kept == (Wish(1000.0, 4),)
-        assert slow_in((1, FALLING), 4, kept)[0] == 4
+        assert slow_in((1, FALLING), 4, kept, 1.0)[0] == 4
 
 
 @pytest.mark.parametrize(
@@ -94,5 +101,5 @@ def test_bounds_hold_for_any_count_and_bounding_twice_is_once(
 def test_slowing_never_raises_above_what_serves_nor_below_the_wish(
     count: int, current: int, wishes: list[Wish]
 ) -> None:
-    slowed, _ = slow_in((count, ()), current, tuple(wishes))
+    slowed, _ = slow_in((count, ()), current, tuple(wishes), 1.0)
     assert min(count, current) <= slowed <= max(count, current)
